@@ -1,0 +1,279 @@
+//! The versions of one key or directory, oldest first, newest inline.
+//!
+//! C1. Revisions rise strictly along a chain: one class and key has one version a revision.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use crate::{ClusterTime, Revision, UnixMs, Value};
+
+/// What a v2 client is told that happened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Action {
+    /// v2 `set`.
+    Set,
+    /// v2 create, POST, or a v3 put of a new key.
+    Create,
+    /// v2 update, or a v3 put of an existing key.
+    Update,
+    /// v2 compare-and-swap.
+    CompareAndSwap,
+    /// A delete of either dialect.
+    Delete,
+    /// v2 compare-and-delete.
+    CompareAndDelete,
+    /// The end of a TTL or a lease.
+    Expire,
+}
+
+/// How v2 sees a version (one-store.md M4).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Mark {
+    /// The event's action.
+    pub action: Action,
+    /// v2 has no event for it: another record of the revision tells it.
+    pub covered: bool,
+    /// It was a refresh: v3 sees a put, v2 watchers nothing.
+    pub refresh: bool,
+}
+
+impl Mark {
+    /// An ordinary v2 event.
+    pub const fn shown(action: Action) -> Self {
+        Self {
+            action,
+            covered: false,
+            refresh: false,
+        }
+    }
+
+    /// No v2 event of its own.
+    pub const fn covered(action: Action) -> Self {
+        Self {
+            action,
+            covered: true,
+            refresh: false,
+        }
+    }
+}
+
+/// A v2 time to live.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Deadline {
+    /// When it ends, by cluster time.
+    pub at: ClusterTime,
+    /// The `expiration` shown: the proposing member's wall clock plus the ttl.
+    pub shown: UnixMs,
+}
+
+/// What ends a key's life by itself: never both (one-store.md M8).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Limit {
+    /// Nothing.
+    None,
+    /// A v3 lease.
+    Lease(i64),
+    /// A v2 TTL. Boxed: rare, and every version pays for the widest variant.
+    Deadline(Box<Deadline>),
+}
+
+impl Limit {
+    /// The lease's id, 0 for none, as the wire wants it.
+    pub fn lease(&self) -> i64 {
+        match self {
+            Self::Lease(id) => *id,
+            Self::None | Self::Deadline(_) => 0,
+        }
+    }
+
+    /// The deadline, if there is one.
+    pub fn deadline(&self) -> Option<&Deadline> {
+        match self {
+            Self::Deadline(deadline) => Some(deadline),
+            Self::None | Self::Lease(_) => None,
+        }
+    }
+
+    /// From a deadline or none.
+    pub fn from_deadline(deadline: Option<Deadline>) -> Self {
+        deadline.map_or(Self::None, |deadline| Self::Deadline(Box::new(deadline)))
+    }
+}
+
+/// A version of a v3 key, which is a v2 file if its name is a path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct FileVersion {
+    /// When it was written (v3 `mod_revision`, v2 `modifiedIndex`).
+    pub revision: Revision,
+    /// When this life of the key began; of a tombstone, of the life it ended.
+    pub create: Revision,
+    /// Writes in this life, from 1; 0 is a tombstone.
+    pub count: u64,
+    /// Its order among the writes of its revision.
+    pub sub: u32,
+    /// How v2 sees it.
+    pub mark: Mark,
+    /// The value; empty in a tombstone.
+    pub value: Value,
+    /// What ends it.
+    pub limit: Limit,
+}
+
+/// A version of a directory entry, which only v2 sees (one-store.md M1).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct DirVersion {
+    /// When it was written.
+    pub revision: Revision,
+    /// Its order among the writes of its revision.
+    pub sub: u32,
+    /// How v2 sees it.
+    pub mark: Mark,
+    /// The directory is gone.
+    pub tombstone: bool,
+    /// v2 `createdIndex`.
+    pub created: Revision,
+    /// v2 `modifiedIndex`, which an update of a directory leaves alone.
+    pub modified: Revision,
+    /// Its time to live.
+    pub deadline: Option<Box<Deadline>>,
+}
+
+/// What [`Chain`] asks of a version.
+pub trait Versioned {
+    /// When it was written.
+    fn revision(&self) -> Revision;
+    /// Its order among the writes of its revision.
+    fn sub(&self) -> u32;
+    /// Whether it says that the thing is gone.
+    fn is_tombstone(&self) -> bool;
+}
+
+impl Versioned for FileVersion {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+    fn sub(&self) -> u32 {
+        self.sub
+    }
+    fn is_tombstone(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl Versioned for DirVersion {
+    fn revision(&self) -> Revision {
+        self.revision
+    }
+    fn sub(&self) -> u32 {
+        self.sub
+    }
+    fn is_tombstone(&self) -> bool {
+        self.tombstone
+    }
+}
+
+/// All versions of one key that are not compacted.
+#[derive(Clone, Debug)]
+pub struct Chain<V> {
+    newest: V,
+    /// Ascending. Boxed so that a key of one version, the usual case, pays one word.
+    #[allow(clippy::box_collection)]
+    older: Option<Box<Vec<V>>>,
+}
+
+impl<V: Versioned> Chain<V> {
+    /// A chain of one.
+    pub fn new(version: V) -> Self {
+        Self {
+            newest: version,
+            older: None,
+        }
+    }
+
+    /// Adds a version.
+    pub fn push(&mut self, version: V) {
+        // C1.
+        assert!(
+            self.newest.revision() < version.revision(),
+            "versions of a key rise"
+        );
+        let previous = core::mem::replace(&mut self.newest, version);
+        self.older.get_or_insert_default().push(previous);
+    }
+
+    /// The newest version, a tombstone included.
+    pub fn newest(&self) -> &V {
+        &self.newest
+    }
+
+    /// The newest version if it is no tombstone.
+    pub fn live(&self) -> Option<&V> {
+        Some(&self.newest).filter(|version| !version.is_tombstone())
+    }
+
+    /// What stood at `revision`, a tombstone included.
+    pub fn at(&self, revision: Revision) -> Option<&V> {
+        if self.newest.revision() <= revision {
+            return Some(&self.newest);
+        }
+        let older = self.older()?;
+        let count = older.partition_point(|version| version.revision() <= revision);
+        older[..count].last()
+    }
+
+    /// What stood at `revision`, alive.
+    pub fn live_at(&self, revision: Revision) -> Option<&V> {
+        self.at(revision).filter(|version| !version.is_tombstone())
+    }
+
+    /// The version that was written at exactly `revision`.
+    pub fn written_at(&self, revision: Revision) -> Option<&V> {
+        self.at(revision)
+            .filter(|version| version.revision() == revision)
+    }
+
+    /// All versions, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &V> {
+        self.older()
+            .into_iter()
+            .flatten()
+            .chain(core::iter::once(&self.newest))
+    }
+
+    /// Removes what no read at `compacted` or later can see; `dropped` is told each.
+    ///
+    /// Returns whether nothing is left. A tombstone exactly at `compacted` stays, for a watch
+    /// may still start there.
+    pub fn compact(&mut self, compacted: Revision, mut dropped: impl FnMut(&V)) -> bool {
+        if let Some(older) = self.older.as_deref_mut() {
+            let newest_counts = usize::from(self.newest.revision() <= compacted);
+            let visible = older.partition_point(|version| version.revision() <= compacted);
+            // Of those at or below, the last one stays, be it in `older` or the newest.
+            let mut gone = (visible + newest_counts).saturating_sub(1).min(visible);
+            let stays = older
+                .get(gone)
+                .filter(|_| newest_counts == 0 && gone < visible);
+            gone += usize::from(
+                stays.is_some_and(|last| last.is_tombstone() && last.revision() < compacted),
+            );
+            older.drain(..gone).for_each(|version| dropped(&version));
+            if older.is_empty() {
+                self.older = None;
+            } else if older.capacity() > 4 * older.len() {
+                older.shrink_to_fit();
+            }
+        }
+        let gone = self.older.is_none()
+            && self.newest.is_tombstone()
+            && self.newest.revision() < compacted;
+        if gone {
+            dropped(&self.newest);
+        }
+        gone
+    }
+
+    fn older(&self) -> Option<&Vec<V>> {
+        self.older.as_deref()
+    }
+}

@@ -1,0 +1,147 @@
+//! The checks a request passes before it may become a command.
+//!
+//! Source: spec/v3-api.md §2.2 to §2.5. The overlap check collects, for each branch, the keys it
+//! puts and the ranges it deletes; branches of a nested txn exclude one another, so their puts may
+//! repeat, but both count against the parent.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use super::{Body, Op, Put, Txn};
+use crate::{KeyRange, Refusal};
+
+/// Bounds on a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Operations in one txn, `--max-txn-ops`.
+    pub max_txn_ops: usize,
+}
+
+impl Body {
+    /// Checks what can be known without the state.
+    ///
+    /// # Errors
+    /// As etcd's API layer, in its order.
+    pub fn check(&self, limits: Limits) -> Result<(), Refusal> {
+        match self {
+            Self::Put(put) => put.check(),
+            Self::Txn(txn) => txn.check(limits),
+            Self::LeaseGrant { ttl_s, .. } if *ttl_s > crate::lease::MAX_TTL_S => {
+                Err(Refusal::LeaseTtlTooLarge { ttl_s: *ttl_s })
+            }
+            Self::DeleteRange(_)
+            | Self::Compact { .. }
+            | Self::LeaseGrant { .. }
+            | Self::LeaseRevoke { .. }
+            | Self::Tree(_)
+            | Self::Expire
+            | Self::Tick
+            | Self::Publish(_) => Ok(()),
+        }
+    }
+}
+
+impl Put {
+    fn check(&self) -> Result<(), Refusal> {
+        if self.key.is_empty() {
+            return Err(Refusal::EmptyKey);
+        }
+        if self.ignore_value && !self.value.bytes.is_empty() {
+            return Err(Refusal::ValueProvided);
+        }
+        if self.ignore_lease && self.lease != 0 {
+            return Err(Refusal::LeaseProvided);
+        }
+        Ok(())
+    }
+}
+
+impl Txn {
+    /// Checks a txn without knowing the state.
+    ///
+    /// # Errors
+    /// As [`Body::check`].
+    pub fn check(&self, limits: Limits) -> Result<(), Refusal> {
+        self.check_ops(limits.max_txn_ops)?;
+        for branch in [&self.success, &self.failure] {
+            Writes::of(branch)?;
+        }
+        Ok(())
+    }
+
+    fn check_ops(&self, budget: usize) -> Result<(), Refusal> {
+        let ops = self
+            .compare
+            .len()
+            .max(self.success.len())
+            .max(self.failure.len());
+        let left = budget.checked_sub(ops).ok_or(Refusal::TooManyOps)?;
+        for op in self.success.iter().chain(&self.failure) {
+            match op {
+                Op::Put(put) => put.check()?,
+                Op::Txn(txn) => txn.check_ops(left)?,
+                Op::Range(_) | Op::DeleteRange(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a branch writes.
+#[derive(Default)]
+struct Writes {
+    puts: BTreeSet<Bytes>,
+    deletes: Vec<KeyRange>,
+}
+
+impl Writes {
+    fn of(branch: &[Op]) -> Result<Self, Refusal> {
+        let mut all = Self::default();
+        for op in branch {
+            if let Op::DeleteRange(delete) = op {
+                all.deletes.push(delete.range.clone());
+            }
+        }
+        // A nested txn's two branches exclude one another: each is held against what stands
+        // beside the txn, then both count for what follows.
+        for op in branch {
+            if let Op::Txn(txn) = op {
+                let then = Self::of(&txn.success)?;
+                let otherwise = Self::of(&txn.failure)?;
+                then.refuse_overlap(&all)?;
+                otherwise.refuse_overlap(&all)?;
+                for side in [then, otherwise] {
+                    all.puts.extend(side.puts);
+                    all.deletes.extend(side.deletes);
+                }
+            }
+        }
+        for op in branch {
+            if let Op::Put(put) = op {
+                let fresh = !all.puts.contains(&put.key);
+                if !fresh || all.deletes.iter().any(|range| range.contains(&put.key)) {
+                    return Err(Refusal::DuplicateKey);
+                }
+                all.puts.insert(put.key.clone());
+            }
+        }
+        Ok(all)
+    }
+
+    fn refuse_overlap(&self, beside: &Self) -> Result<(), Refusal> {
+        let repeated = self.puts.iter().any(|key| {
+            beside.puts.contains(key) || beside.deletes.iter().any(|range| range.contains(key))
+        });
+        let deleted = self.deletes.iter().any(|range| {
+            range
+                .bounds()
+                .is_some_and(|bounds| beside.puts.range::<[u8], _>(bounds).next().is_some())
+        });
+        if repeated || deleted {
+            Err(Refusal::DuplicateKey)
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What a range returns.
+//!
+//! Source: spec/v3-api.md §2.2.
+
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
+use core::cmp::Ordering;
+
+use crate::command::{Range, SortTarget};
+use crate::{FileVersion, Key, Refusal, Revision, Store, ValueError, Values};
+
+/// One key of an answer; its value is read by whoever encodes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The key.
+    pub key: &'a Key,
+    /// Its version at the revision asked for.
+    pub version: &'a FileVersion,
+}
+
+/// What a range found.
+#[derive(Debug)]
+pub struct RangeAnswer<'a> {
+    /// Sorted and cut to the limit.
+    pub rows: Vec<Row<'a>>,
+    /// The limit cut something off.
+    pub more: bool,
+    /// Keys in the range at that revision, whatever the limit and the filters.
+    pub count: u64,
+}
+
+/// Why a read failed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ReadError {
+    /// The client's doing.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// This member's disk's doing.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+}
+
+impl Store {
+    /// The revision a read means: `asked` as on the wire, 0 and less for the latest.
+    ///
+    /// # Errors
+    /// [`Refusal::Future`], [`Refusal::Compacted`].
+    pub fn revision_asked(&self, asked: i64) -> Result<Revision, Refusal> {
+        let Some(revision) = Revision::from_wire(asked) else {
+            return Ok(self.revision);
+        };
+        if revision > self.revision {
+            Err(Refusal::Future {
+                asked,
+                latest: self.revision,
+            })
+        } else if asked < self.compacted {
+            Err(Refusal::Compacted {
+                asked,
+                oldest: self.oldest(),
+            })
+        } else {
+            Ok(revision)
+        }
+    }
+
+    /// Reads a range. `values` is asked only when the order is by value.
+    ///
+    /// # Errors
+    /// [`ReadError`]; a refusal only for the revision.
+    pub fn range<'a>(
+        &'a self,
+        asked: &Range,
+        values: &dyn Values,
+    ) -> Result<RangeAnswer<'a>, ReadError> {
+        let revision = self.revision_asked(asked.revision)?;
+        let limit = usize::try_from(asked.limit).unwrap_or(0);
+        let by_key = asked.sort.target == SortTarget::Key && !asked.sort.descending;
+        // One more than the limit shows that there is more; other orders need all rows first.
+        let needed = if limit == 0 || !by_key {
+            usize::MAX
+        } else {
+            limit + 1
+        };
+        let mut rows = Vec::new();
+        let mut count = 0;
+        if let Some(bounds) = asked.range.bounds() {
+            for (key, chain) in self.files.range::<[u8], _>(bounds) {
+                let Some(version) = chain.live_at(revision) else {
+                    continue;
+                };
+                count += 1;
+                if !asked.count_only && rows.len() < needed && asked.admits(version) {
+                    rows.push(Row { key, version });
+                }
+            }
+        }
+        sort(&mut rows, asked, values)?;
+        let more = limit > 0 && rows.len() > limit;
+        if more {
+            rows.truncate(limit);
+        }
+        Ok(RangeAnswer { rows, more, count })
+    }
+}
+
+impl Range {
+    fn admits(&self, version: &FileVersion) -> bool {
+        within(version.revision, self.min_mod, self.max_mod)
+            && within(version.create, self.min_create, self.max_create)
+    }
+}
+
+/// Bounds are inclusive; 0 is none.
+fn within(revision: Revision, min: i64, max: i64) -> bool {
+    let revision = revision.to_wire();
+    (min == 0 || revision >= min) && (max == 0 || revision <= max)
+}
+
+fn sort(rows: &mut [Row<'_>], asked: &Range, values: &dyn Values) -> Result<(), ValueError> {
+    let descending = asked.sort.descending;
+    // Stable, so that ties stay in key order in both directions.
+    let order = |ordering: Ordering| {
+        if descending {
+            ordering.reverse()
+        } else {
+            ordering
+        }
+    };
+    match asked.sort.target {
+        SortTarget::Key if descending => rows.reverse(),
+        SortTarget::Key => {}
+        SortTarget::Version => rows.sort_by(|a, b| order(a.version.count.cmp(&b.version.count))),
+        SortTarget::Create => rows.sort_by(|a, b| order(a.version.create.cmp(&b.version.create))),
+        SortTarget::Mod => rows.sort_by(|a, b| order(a.version.revision.cmp(&b.version.revision))),
+        SortTarget::Value => {
+            let mut keyed = Vec::with_capacity(rows.len());
+            for row in rows.iter() {
+                let value: Cow<'_, [u8]> = row.version.value.read(values)?;
+                keyed.push((value, *row));
+            }
+            keyed.sort_by(|(a, _), (b, _)| order(a.cmp(b)));
+            for (slot, (_, row)) in rows.iter_mut().zip(keyed) {
+                *slot = row;
+            }
+        }
+    }
+    Ok(())
+}

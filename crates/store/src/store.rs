@@ -1,0 +1,457 @@
+//! The state, and the primitives that change it.
+//!
+//! Every write of either dialect ends in [`Store::put_file`], [`Store::put_dir`] or their deletes:
+//! they keep chains, history, leases, deadlines and the count of live bytes in step.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use crate::chain::{Chain, Versioned};
+use crate::command::Member;
+use crate::{
+    Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark, Place,
+    Revision, UnixMs, Value, ValueAt, ValueError, Values, command::Blob, value::INLINE_BYTES,
+};
+
+/// What one version costs of the quota, beside its key and value.
+const VERSION_BYTES: u64 = 256;
+
+/// A key with its newest or some older version, values included.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KeyValue {
+    /// The key.
+    pub key: Key,
+    /// When this life of the key began.
+    pub create: Revision,
+    /// When it was last written.
+    pub modified: Revision,
+    /// Writes in this life, from 1; 0 in a delete's event.
+    pub version: u64,
+    /// The lease, 0 for none.
+    pub lease: i64,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// The key space with its history.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) files: BTreeMap<Key, Chain<FileVersion>>,
+    pub(crate) dirs: BTreeMap<Key, Chain<DirVersion>>,
+    pub(crate) history: VecDeque<Change>,
+    pub(crate) revision: Revision,
+    /// The revision of the last compaction, as on the wire: -1 before the first.
+    pub(crate) compacted: i64,
+    /// Up to where [`Store::purge`] has cleared up.
+    pub(crate) purged: Revision,
+    pub(crate) leases: BTreeMap<i64, Lease>,
+    /// v2 deadlines of what is alive, in the order in which they end.
+    pub(crate) deadlines: BTreeSet<(ClusterTime, Key, Class)>,
+    pub(crate) members: BTreeMap<u64, Member>,
+    pub(crate) live_bytes: u64,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            dirs: BTreeMap::new(),
+            history: VecDeque::new(),
+            revision: Revision::FIRST,
+            compacted: -1,
+            purged: Revision::ZERO,
+            leases: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            members: BTreeMap::new(),
+            live_bytes: 0,
+        }
+    }
+}
+
+/// One command's writes: all at one revision, told apart by `sub`.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    pub(crate) revision: Revision,
+    pub(crate) wall: UnixMs,
+    pub(crate) time: ClusterTime,
+    pub(crate) place: Place,
+    next_sub: u32,
+    /// The command takes its revision even if no entry changed.
+    pub(crate) took_revision: bool,
+}
+
+impl Writing {
+    pub(crate) fn has_written(&self) -> bool {
+        self.next_sub > 0 || self.took_revision
+    }
+
+    fn take_sub(&mut self) -> u32 {
+        let sub = self.next_sub;
+        self.next_sub += 1;
+        sub
+    }
+
+    /// How the index will hold a value of this command.
+    pub(crate) fn value(&self, blob: &Blob) -> Value {
+        if blob.bytes.len() <= INLINE_BYTES {
+            return Value::Inline(Box::from(&blob.bytes[..]));
+        }
+        Value::Logged(ValueAt {
+            segment: self.place.segment,
+            offset: self.place.offset + blob.at,
+            len: blob.bytes.len() as u32,
+            crc: blob.crc,
+        })
+    }
+}
+
+/// A file about to be written.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    pub(crate) value: Value,
+    pub(crate) limit: Limit,
+    pub(crate) mark: Mark,
+    /// Begin a new life even if the key is alive: v2's set (one-store.md M5).
+    pub(crate) new_life: bool,
+}
+
+impl Store {
+    /// The latest revision.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The revision of the last compaction; -1 before the first, as HashKV shows it.
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// The oldest revision that can be read.
+    pub fn oldest(&self) -> Revision {
+        Revision::new(u64::try_from(self.compacted).unwrap_or(0))
+    }
+
+    /// Bytes that count against the quota: Σ(256 + key + value) over all versions not compacted.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// The members, by id.
+    pub fn members(&self) -> &BTreeMap<u64, Member> {
+        &self.members
+    }
+
+    /// The leases, by id.
+    pub fn leases(&self) -> &BTreeMap<i64, Lease> {
+        &self.leases
+    }
+
+    /// When the next v2 deadline ends.
+    pub fn next_deadline(&self) -> Option<ClusterTime> {
+        self.deadlines.first().map(|(at, ..)| *at)
+    }
+
+    /// Keys that are alive or in history.
+    pub fn key_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Changes from `from` on, in order.
+    pub fn changes(&self, from: Revision) -> impl Iterator<Item = &Change> {
+        let start = self
+            .history
+            .partition_point(|change| change.revision < from);
+        self.history.range(start..)
+    }
+
+    /// The version of `key` that was written at exactly `revision`, a tombstone included.
+    pub fn file_written_at(&self, key: &[u8], revision: Revision) -> Option<&FileVersion> {
+        self.files.get(key)?.written_at(revision)
+    }
+
+    /// The version of `key` that stood at `revision`, if it was alive.
+    pub fn file_at(&self, key: &[u8], revision: Revision) -> Option<&FileVersion> {
+        self.files.get(key)?.live_at(revision)
+    }
+
+    /// The newest version of `key`, if it is alive.
+    pub fn file(&self, key: &[u8]) -> Option<&FileVersion> {
+        self.files.get(key)?.live()
+    }
+
+    /// A version with its value read.
+    ///
+    /// # Errors
+    /// As [`Value::read`].
+    pub fn key_value(
+        key: &Key,
+        version: &FileVersion,
+        values: &dyn Values,
+    ) -> Result<KeyValue, ValueError> {
+        let value = Bytes::from(version.value.read(values)?.into_owned());
+        Ok(KeyValue {
+            value,
+            ..Self::without_value(key, version)
+        })
+    }
+
+    /// A version without its value.
+    pub fn without_value(key: &Key, version: &FileVersion) -> KeyValue {
+        KeyValue {
+            key: key.clone(),
+            create: version.create,
+            modified: version.revision,
+            version: version.count,
+            lease: version.limit.lease(),
+            value: Bytes::new(),
+        }
+    }
+
+    pub(crate) fn begin(&self, wall: UnixMs, time: ClusterTime, place: Place) -> Writing {
+        let revision = self.revision.next();
+        Writing {
+            revision,
+            wall,
+            time,
+            place,
+            next_sub: 0,
+            took_revision: false,
+        }
+    }
+
+    /// Makes the command's revision the latest, if it took one (S2).
+    pub(crate) fn finish(&mut self, writing: &Writing) {
+        if writing.has_written() {
+            self.revision = writing.revision;
+        }
+    }
+
+    /// Writes a key.
+    pub(crate) fn put_file(&mut self, writing: &mut Writing, key: &Key, new: NewFile) {
+        let sub = self.record(writing, Class::File, key);
+        let revision = writing.revision;
+        let previous = self.files.get(key).and_then(Chain::live);
+        let continues = previous.filter(|_| !new.new_life);
+        let version = FileVersion {
+            revision,
+            create: continues.map_or(revision, |previous| previous.create),
+            count: continues.map_or(1, |previous| previous.count + 1),
+            sub,
+            mark: new.mark,
+            value: new.value,
+            limit: new.limit,
+        };
+        if let Some(previous) = previous {
+            let limit = previous.limit.clone();
+            self.unlimit(key, &limit);
+        }
+        self.limit(key, &version.limit);
+        self.push_file(key, version);
+    }
+
+    /// Deletes a key that is alive.
+    pub(crate) fn delete_file(&mut self, writing: &mut Writing, key: &Key, mark: Mark) {
+        let sub = self.record(writing, Class::File, key);
+        let previous = self.files.get(key).and_then(Chain::live);
+        let previous = previous.expect("only what is alive is deleted");
+        let (create, limit) = (previous.create, previous.limit.clone());
+        self.unlimit(key, &limit);
+        let version = FileVersion {
+            revision: writing.revision,
+            create,
+            count: 0,
+            sub,
+            mark,
+            value: Value::empty(),
+            limit: Limit::None,
+        };
+        self.push_file(key, version);
+    }
+
+    /// Writes a directory entry.
+    pub(crate) fn put_dir(
+        &mut self,
+        writing: &mut Writing,
+        path: &Key,
+        mark: Mark,
+        (created, modified): (Revision, Revision),
+        deadline: Option<Deadline>,
+    ) {
+        let sub = self.record(writing, Class::Dir, path);
+        self.forget_dir_deadline(path);
+        if let Some(deadline) = &deadline {
+            self.deadlines
+                .insert((deadline.at, path.clone(), Class::Dir));
+        }
+        let version = DirVersion {
+            revision: writing.revision,
+            sub,
+            mark,
+            tombstone: false,
+            created,
+            modified,
+            deadline: deadline.map(Box::new),
+        };
+        self.push_dir(path, version);
+    }
+
+    /// Writes a directory's tombstone, also for one that had no entry.
+    pub(crate) fn delete_dir(
+        &mut self,
+        writing: &mut Writing,
+        path: &Key,
+        mark: Mark,
+        (created, modified): (Revision, Revision),
+    ) {
+        let sub = self.record(writing, Class::Dir, path);
+        self.forget_dir_deadline(path);
+        let version = DirVersion {
+            revision: writing.revision,
+            sub,
+            mark,
+            tombstone: true,
+            created,
+            modified,
+            deadline: None,
+        };
+        self.push_dir(path, version);
+    }
+
+    /// Drops up to `max` changes that compaction left behind, and what versions only they kept.
+    ///
+    /// Not part of the replicated state: no read sees the difference. Returns whether more is left.
+    pub fn purge(&mut self, max: usize) -> bool {
+        let oldest = self.oldest();
+        for _ in 0..max {
+            let Some(change) = self.history.pop_front_if(|change| change.revision < oldest) else {
+                self.purge_at(oldest);
+                return false;
+            };
+            self.compact_chain(change.class, &change.key, oldest);
+        }
+        true
+    }
+
+    /// A watch may still start at `oldest`: its changes stay, only their chains shrink.
+    fn purge_at(&mut self, oldest: Revision) {
+        if self.purged == oldest {
+            return;
+        }
+        self.purged = oldest;
+        let at = self
+            .history
+            .iter()
+            .take_while(|change| change.revision == oldest);
+        let at: Vec<(Class, Key)> = at
+            .map(|change| (change.class, change.key.clone()))
+            .collect();
+        for (class, key) in at {
+            self.compact_chain(class, &key, oldest);
+        }
+    }
+
+    fn compact_chain(&mut self, class: Class, key: &Key, oldest: Revision) {
+        match class {
+            Class::File => {
+                let Some(chain) = self.files.get_mut(key) else {
+                    return;
+                };
+                let live_bytes = &mut self.live_bytes;
+                if chain.compact(oldest, |gone| *live_bytes -= file_bytes(key, gone)) {
+                    self.files.remove(key);
+                }
+            }
+            Class::Dir => {
+                let Some(chain) = self.dirs.get_mut(key) else {
+                    return;
+                };
+                if chain.compact(oldest, |_| {}) {
+                    self.dirs.remove(key);
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, writing: &mut Writing, class: Class, key: &Key) -> u32 {
+        let (revision, wall) = (writing.revision, writing.wall);
+        let sub = writing.take_sub();
+        self.history.push_back(Change {
+            revision,
+            sub,
+            class,
+            key: key.clone(),
+            wall,
+        });
+        sub
+    }
+
+    pub(crate) fn push_file(&mut self, key: &Key, version: FileVersion) {
+        self.live_bytes += file_bytes(key, &version);
+        push(&mut self.files, key, version);
+    }
+
+    pub(crate) fn push_dir(&mut self, path: &Key, version: DirVersion) {
+        push(&mut self.dirs, path, version);
+    }
+
+    pub(crate) fn limit(&mut self, key: &Key, limit: &Limit) {
+        match limit {
+            Limit::None => {}
+            Limit::Lease(id) => {
+                // S4.
+                let lease = self.leases.get_mut(id).expect("a put's lease was checked");
+                lease.keys.insert(key.clone());
+            }
+            Limit::Deadline(deadline) => {
+                self.deadlines
+                    .insert((deadline.at, key.clone(), Class::File));
+            }
+        }
+    }
+
+    fn unlimit(&mut self, key: &Key, limit: &Limit) {
+        match limit {
+            Limit::None => {}
+            Limit::Lease(id) => {
+                // S4. The lease itself may be gone already: it is what ends the key now.
+                let named = self
+                    .leases
+                    .get_mut(id)
+                    .is_none_or(|lease| lease.keys.remove(key));
+                assert!(named, "a lease names back each of its keys");
+            }
+            Limit::Deadline(deadline) => {
+                let due = (deadline.at, key.clone(), Class::File);
+                assert!(
+                    self.deadlines.remove(&due),
+                    "every deadline of a live key is queued"
+                );
+            }
+        }
+    }
+
+    fn forget_dir_deadline(&mut self, path: &Key) {
+        let previous = self.dirs.get(path).and_then(Chain::live);
+        if let Some(at) = previous
+            .and_then(|dir| dir.deadline.as_ref())
+            .map(|due| due.at)
+        {
+            self.deadlines.remove(&(at, path.clone(), Class::Dir));
+        }
+    }
+}
+
+pub(crate) fn file_bytes(key: &Key, version: &FileVersion) -> u64 {
+    VERSION_BYTES + key.len() as u64 + version.value.len() as u64
+}
+
+fn push<V: Versioned>(map: &mut BTreeMap<Key, Chain<V>>, key: &Key, version: V) {
+    match map.get_mut(key) {
+        Some(chain) => chain.push(version),
+        None => {
+            map.insert(key.clone(), Chain::new(version));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a v2 client asks for, what it may be refused, and the request's bytes in the log.
+
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use crate::command::Blob;
+use crate::{Key, Revision};
+
+use super::Path;
+
+/// A write to the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Where.
+    pub path: Path,
+    /// What.
+    pub op: Op,
+}
+
+/// What a write does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Makes or replaces.
+    Set {
+        /// A directory instead of a file.
+        dir: bool,
+        /// What to write.
+        write: Write,
+    },
+    /// Makes what is not there yet.
+    Create {
+        /// A directory instead of a file.
+        dir: bool,
+        /// Below the path, under the name of the new revision (POST).
+        in_order: bool,
+        /// What to write; a refresh is none here.
+        write: Write,
+    },
+    /// Changes what is there, be it a directory's ttl.
+    Update {
+        /// What to write.
+        write: Write,
+    },
+    /// Changes a file that is as expected.
+    CompareAndSwap {
+        /// How it must be.
+        condition: Condition,
+        /// What to write.
+        write: Write,
+    },
+    /// Removes a file or directory.
+    Delete {
+        /// An empty directory too.
+        dir: bool,
+        /// With all below it.
+        recursive: bool,
+    },
+    /// Removes a file that is as expected.
+    CompareAndDelete {
+        /// How it must be.
+        condition: Condition,
+    },
+}
+
+/// The new content of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The value; ignored for directories.
+    pub value: Blob,
+    /// Time to live in seconds; `None` is for ever, and so is one whose nanoseconds overflow.
+    pub ttl_s: Option<u64>,
+    /// Keep the value and tell no watcher.
+    pub refresh: bool,
+}
+
+impl Write {
+    /// The time to live in milliseconds. `None` is for ever.
+    pub fn ttl_ms(&self) -> Option<u64> {
+        const MAX_S: u64 = i64::MAX as u64 / 1_000_000_000;
+        self.ttl_s.filter(|&ttl_s| ttl_s <= MAX_S).map(|ttl_s| ttl_s * 1000)
+    }
+}
+
+/// How a file must be for a compare-and-swap or -delete. At least one of the two is given.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Condition {
+    /// Its value. Not empty.
+    pub value: Option<Bytes>,
+    /// Its modified index; 0 is no condition.
+    pub index: u64,
+}
+
+/// Why a request on the tree was refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing is there; names the first path element that is missing.
+    #[error("key not found")]
+    NotFound(Key),
+    /// The file is not as expected: what was wanted and what is there, of what differs.
+    #[error("compare failed")]
+    CompareFailed {
+        /// The value.
+        value: Option<(Bytes, Vec<u8>)>,
+        /// The modified index.
+        index: Option<(u64, Revision)>,
+    },
+    /// A directory is there; the root's path is empty.
+    #[error("not a file")]
+    NotFile(Key),
+    /// A file stands in the way.
+    #[error("not a directory")]
+    NotDirectory(Key),
+    /// It exists already.
+    #[error("key already exists")]
+    Exists(Key),
+    /// The root cannot be written.
+    #[error("root is read only")]
+    RootReadOnly,
+    /// The directory has content.
+    #[error("directory not empty")]
+    NotEmpty(Key),
+    /// The name of an in-order key does not fit the limits of a path.
+    #[error("path too long")]
+    TooLong,
+    /// What was asked for is compacted away.
+    #[error("the requested history has been cleared [{oldest}/{wanted}]")]
+    Outdated {
+        /// The oldest index that can be asked for.
+        oldest: Revision,
+        /// What was asked for.
+        wanted: u64,
+    },
+}
