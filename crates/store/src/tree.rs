@@ -1,35 +1,27 @@
-//! The v2 tree over the store (placeholder of the seam: the real one is on its way).
+//! v2's tree over the one key space: paths, directories, and what v2 is told that happened.
+//!
+//! Owns what a v2 command does ([`Request`]), the names it works on ([`Path`]), and what every
+//! v2 answer and event is made of. All of the past is derived from versions and their marks
+//! (one-store.md M4), so that a live watch, a past one and the answer to a write agree.
+//! Never knows HTTP, error codes or JSON (that is `server::v2`).
+//!
+//! T1. A path with a directory entry has entries for all its ancestors (one-store.md M1).
+//! T2. A revision has at most one record of a class for a path.
+//! T3. A write that was not refused has one record that is not covered: its event.
+//!
+//! Source: spec v2-api.md §1, one-store.md.
 
-use alloc::vec::Vec;
+mod apply;
+mod event;
+mod list;
+mod path;
+mod request;
+mod view;
 
-use crate::codec::{DecodeError, Read};
-use crate::store::Writing;
-use crate::{Store, ValueError, Values};
-
-/// A v2 write.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Request {}
-/// Its answer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Reply {}
-/// Its refusal.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Refusal {}
-
-impl Request {
-    pub(crate) fn encode(&self, _out: &mut Vec<u8>) {}
-    pub(crate) fn decode(_read: &mut Read) -> Result<Self, DecodeError> {
-        Ok(Self {})
-    }
-}
-
-pub(crate) fn apply(
-    _store: &mut Store,
-    _request: Request,
-    _writing: &mut Writing,
-    _values: &dyn Values,
-) -> Result<Result<Reply, Refusal>, ValueError> {
-    Ok(Ok(Reply {}))
-}
-
-pub(crate) fn expire(_store: &mut Store, _writing: &mut Writing) {}
+pub use apply::Reply;
+pub(crate) use apply::{apply, expire};
+pub use event::{Event, Node, Position, Scan, Watch, events_at, removes_directory};
+pub use list::{Lister, Step};
+pub use path::{MAX_BYTES, MAX_ELEMENTS, Path, PathError, ancestors, below, has_hidden, is_path};
+pub use request::{Condition, Op, Refusal, Request, Write};
+pub use view::{DirImage, Found, View};

@@ -86,7 +86,11 @@ pub fn is_path(key: &[u8]) -> bool {
 
 /// The proper ancestors of `path` below the root, topmost first.
 pub fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let slashes = path.iter().enumerate().skip(1).filter(|(_, byte)| **byte == b'/');
+    let slashes = path
+        .iter()
+        .enumerate()
+        .skip(1)
+        .filter(|(_, byte)| **byte == b'/');
     slashes.map(|(at, _)| &path[..at])
 }
 
@@ -97,7 +101,9 @@ pub fn below<'a>(path: &'a [u8], above: &[u8]) -> Option<&'a [u8]> {
 
 /// Whether an element of `relative` is hidden.
 pub fn has_hidden(relative: &[u8]) -> bool {
-    relative.split(|&byte| byte == b'/').any(|element| element.starts_with(b"_"))
+    relative
+        .split(|&byte| byte == b'/')
+        .any(|element| element.starts_with(b"_"))
 }
 
 #[cfg(test)]
@@ -111,7 +117,11 @@ mod tests {
             assert!(Path::parse(Bytes::from(good)).is_ok(), "{good}");
         }
         for bad in ["a", "//", "/a/", "/a//b", "/./a", "/a/..", "a/b"] {
-            assert_eq!(Path::parse(Bytes::from(bad)), Err(PathError::Unclean), "{bad}");
+            assert_eq!(
+                Path::parse(Bytes::from(bad)),
+                Err(PathError::Unclean),
+                "{bad}"
+            );
         }
     }
 

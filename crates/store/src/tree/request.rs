@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use bytes::Bytes;
 
+use crate::codec::{DecodeError, Read, Write as _};
 use crate::command::Blob;
 use crate::{Key, Revision};
 
@@ -77,7 +78,9 @@ impl Write {
     /// The time to live in milliseconds. `None` is for ever.
     pub fn ttl_ms(&self) -> Option<u64> {
         const MAX_S: u64 = i64::MAX as u64 / 1_000_000_000;
-        self.ttl_s.filter(|&ttl_s| ttl_s <= MAX_S).map(|ttl_s| ttl_s * 1000)
+        self.ttl_s
+            .filter(|&ttl_s| ttl_s <= MAX_S)
+            .map(|ttl_s| ttl_s * 1000)
     }
 }
 
@@ -130,4 +133,137 @@ pub enum Refusal {
         /// What was asked for.
         wanted: u64,
     },
+}
+
+const SET: u8 = 1;
+const CREATE: u8 = 2;
+const UPDATE: u8 = 3;
+const COMPARE_AND_SWAP: u8 = 4;
+const DELETE: u8 = 5;
+const COMPARE_AND_DELETE: u8 = 6;
+
+impl Request {
+    /// Bytes that the client sent, for the limit on requests.
+    pub fn size_bytes(&self) -> usize {
+        let condition = |condition: &Condition| condition.value.as_ref().map_or(0, Bytes::len);
+        self.path.as_bytes().len()
+            + match &self.op {
+                Op::Set { write, .. } | Op::Create { write, .. } | Op::Update { write } => {
+                    write.value.bytes.len()
+                }
+                Op::CompareAndSwap {
+                    condition: expected,
+                    write,
+                } => condition(expected) + write.value.bytes.len(),
+                Op::CompareAndDelete {
+                    condition: expected,
+                } => condition(expected),
+                Op::Delete { .. } => 0,
+            }
+    }
+
+    /// Writes it: a tag, the path, then the fields in the order of their declaration.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.u8(match &self.op {
+            Op::Set { .. } => SET,
+            Op::Create { .. } => CREATE,
+            Op::Update { .. } => UPDATE,
+            Op::CompareAndSwap { .. } => COMPARE_AND_SWAP,
+            Op::Delete { .. } => DELETE,
+            Op::CompareAndDelete { .. } => COMPARE_AND_DELETE,
+        });
+        out.bytes(self.path.as_bytes());
+        match &self.op {
+            Op::Set { dir, write } => {
+                out.bool(*dir);
+                write.encode(out);
+            }
+            Op::Create {
+                dir,
+                in_order,
+                write,
+            } => {
+                out.bool(*dir);
+                out.bool(*in_order);
+                write.encode(out);
+            }
+            Op::Update { write } => write.encode(out),
+            Op::CompareAndSwap { condition, write } => {
+                condition.encode(out);
+                write.encode(out);
+            }
+            Op::Delete { dir, recursive } => {
+                out.bool(*dir);
+                out.bool(*recursive);
+            }
+            Op::CompareAndDelete { condition } => condition.encode(out),
+        }
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(read: &mut Read) -> Result<Self, DecodeError> {
+        let tag = read.u8()?;
+        let path = Path::parse(read.bytes()?).map_err(|_| DecodeError::Bad("path"))?;
+        let op = match tag {
+            SET => Op::Set {
+                dir: read.bool()?,
+                write: Write::decode(read)?,
+            },
+            CREATE => Op::Create {
+                dir: read.bool()?,
+                in_order: read.bool()?,
+                write: Write::decode(read)?,
+            },
+            UPDATE => Op::Update {
+                write: Write::decode(read)?,
+            },
+            COMPARE_AND_SWAP => Op::CompareAndSwap {
+                condition: Condition::decode(read)?,
+                write: Write::decode(read)?,
+            },
+            DELETE => Op::Delete {
+                dir: read.bool()?,
+                recursive: read.bool()?,
+            },
+            COMPARE_AND_DELETE => Op::CompareAndDelete {
+                condition: Condition::decode(read)?,
+            },
+            _ => return Err(DecodeError::Bad("tree operation")),
+        };
+        Ok(Self { path, op })
+    }
+}
+
+impl Write {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.value.encode(out);
+        out.optional(self.ttl_s);
+        out.bool(self.refresh);
+    }
+
+    fn decode(read: &mut Read) -> Result<Self, DecodeError> {
+        Ok(Self {
+            value: Blob::decode(read)?,
+            ttl_s: read.optional()?,
+            refresh: read.bool()?,
+        })
+    }
+}
+
+impl Condition {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.bytes(self.value.as_deref().unwrap_or_default());
+        out.u64(self.index);
+    }
+
+    fn decode(read: &mut Read) -> Result<Self, DecodeError> {
+        let value = Some(read.bytes()?).filter(|value| !value.is_empty());
+        Ok(Self {
+            value,
+            index: read.u64()?,
+        })
+    }
 }

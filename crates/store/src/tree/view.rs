@@ -1,0 +1,167 @@
+//! The tree as it stood at one revision.
+
+use core::ops::Bound;
+
+use crate::{Deadline, DirVersion, FileVersion, Key, Revision, Store};
+
+use super::{Path, Refusal, path};
+
+/// The tree at one revision, which must not be compacted.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    store: &'a Store,
+    at: Revision,
+}
+
+/// What stands at a path.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// A file, below which there may be more (one-store.md M2).
+    File(&'a FileVersion),
+    /// A directory.
+    Dir(DirImage<'a>),
+}
+
+/// A directory as v2 shows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DirImage<'a> {
+    /// v2 `createdIndex`; 0 for the root.
+    pub created: Revision,
+    /// v2 `modifiedIndex`; 0 for the root.
+    pub modified: Revision,
+    /// Its time to live.
+    pub deadline: Option<&'a Deadline>,
+}
+
+impl<'a> View<'a> {
+    /// The tree of `store` at `at`.
+    pub fn new(store: &'a Store, at: Revision) -> Self {
+        Self { store, at }
+    }
+
+    /// The file at a path or key.
+    pub fn file(&self, path: &[u8]) -> Option<&'a FileVersion> {
+        self.store.files.get(path)?.live_at(self.at)
+    }
+
+    /// The directory entry at a path.
+    pub(super) fn entry(&self, path: &[u8]) -> Option<&'a DirVersion> {
+        self.store.dirs.get(path)?.live_at(self.at)
+    }
+
+    /// The directory at a path, be it implied by keys below (one-store.md M1).
+    pub fn dir(&self, path: &[u8]) -> Option<DirImage<'a>> {
+        if path.is_empty() {
+            let zero = Revision::ZERO;
+            return Some(DirImage {
+                created: zero,
+                modified: zero,
+                deadline: None,
+            });
+        }
+        if let Some(entry) = self.entry(path) {
+            let (created, modified) = (entry.created, entry.modified);
+            return Some(DirImage {
+                created,
+                modified,
+                deadline: entry.deadline.as_deref(),
+            });
+        }
+        let (_, first) = self.files_below(path).next()?;
+        Some(DirImage {
+            created: first.create,
+            modified: first.create,
+            deadline: None,
+        })
+    }
+
+    /// What stands at a path; a file comes before a directory.
+    pub fn found(&self, path: &[u8]) -> Option<Found<'a>> {
+        self.file(path)
+            .map(Found::File)
+            .or_else(|| self.dir(path).map(Found::Dir))
+    }
+
+    /// What stands at a path, or why nothing does.
+    ///
+    /// # Errors
+    /// [`Refusal::NotDirectory`] names the topmost file in the way, [`Refusal::NotFound`] the
+    /// first element that is missing, whichever comes first.
+    pub fn find(&self, path: &Path) -> Result<Found<'a>, Refusal> {
+        let path = path.as_bytes();
+        if let Some(found) = self.found(path) {
+            return Ok(found);
+        }
+        for ancestor in path::ancestors(path) {
+            match self.found(ancestor) {
+                Some(Found::File(_)) => return Err(Refusal::NotDirectory(Key::from(ancestor))),
+                Some(Found::Dir(_)) => {}
+                None => return Err(Refusal::NotFound(Key::from(ancestor))),
+            }
+        }
+        Err(Refusal::NotFound(Key::from(path)))
+    }
+
+    /// Keys below a path that are alive, clean ones or not.
+    pub(super) fn files_below(
+        &self,
+        path: &[u8],
+    ) -> impl Iterator<Item = (&'a Key, &'a FileVersion)> + use<'a> {
+        let at = self.at;
+        let [start, end] = bounds_below(path);
+        let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
+        let chains = self.store.files.range::<[u8], _>(range);
+        chains.filter_map(move |(key, chain)| Some((key, chain.live_at(at)?)))
+    }
+
+    /// Directory entries below a path.
+    pub(super) fn entries_below(
+        &self,
+        path: &[u8],
+    ) -> impl Iterator<Item = (&'a Key, &'a DirVersion)> + use<'a> {
+        let at = self.at;
+        let [start, end] = bounds_below(path);
+        let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
+        let chains = self.store.dirs.range::<[u8], _>(range);
+        chains.filter_map(move |(key, chain)| Some((key, chain.live_at(at)?)))
+    }
+
+    /// Whether anything, hidden or unclean, is below a path.
+    pub(super) fn has_content(&self, path: &[u8]) -> bool {
+        self.files_below(path).next().is_some() || self.entries_below(path).next().is_some()
+    }
+
+    /// The first key or entry at or behind `from` that is alive and begins with `prefix`.
+    pub(super) fn first_from(&self, from: &[u8], prefix: &[u8]) -> Option<&'a [u8]> {
+        let range = (Bound::Included(from), Bound::Unbounded);
+        let within = |key: &&'a Key| key.starts_with(prefix);
+        let file = self
+            .store
+            .files
+            .range::<[u8], _>(range)
+            .map_while(|(key, chain)| {
+                within(&key).then_some((key, chain.live_at(self.at).is_some()))
+            });
+        let dir = self
+            .store
+            .dirs
+            .range::<[u8], _>(range)
+            .map_while(|(key, chain)| {
+                within(&key).then_some((key, chain.live_at(self.at).is_some()))
+            });
+        let first = |(key, alive): (&'a Key, bool)| alive.then_some(&key[..]);
+        let (file, dir) = (
+            file.into_iter().find_map(first),
+            dir.into_iter().find_map(first),
+        );
+        match (file, dir) {
+            (Some(file), Some(dir)) => Some(file.min(dir)),
+            (file, dir) => file.or(dir),
+        }
+    }
+}
+
+/// The interval of what is below a path: `/` and the byte after it bound it.
+pub(super) fn bounds_below(path: &[u8]) -> [alloc::vec::Vec<u8>; 2] {
+    [[path, b"/"].concat(), [path, b"0"].concat()]
+}
