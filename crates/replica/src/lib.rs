@@ -1,1 +1,49 @@
-//! Placeholder of the first commit; see ARCHITECTURE.md.
+//! One member as functions: no clock, no disk, no socket, no thread.
+//!
+//! [`Replica`] is Raft with its timers, its reads and the leader's duties towards time; it is
+//! stepped with an [`Input`] and answers with [`Effect`]s, in the order in which its owner must
+//! perform them. [`Machine`] is the store behind the log. Time, chance and what the disk answered
+//! are inputs, so `sim` runs the same code as the server.
+//!
+//! R1. A request is answered only after its entry is durable, committed and applied here (P1).
+//! R2. Nothing is proposed to the log but stamped with a cluster time that never steps back (P5).
+//! R3. A linearizable read is told an index that was committed after it was asked for (P2).
+
+mod clocks;
+mod core;
+mod machine;
+mod replica;
+mod tail;
+
+pub use clocks::{ClusterClock, Monotonic, Now};
+pub use machine::{Applied, LeaseEvent, Machine, Notice};
+pub use replica::{Boot, Committed, Effect, Input, LeaseAnswer, ReadId, Replica, Status};
+
+/// Why this member must stop.
+///
+/// It has lost, or may lose, what it promised; going on could answer wrongly.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Halt {
+    /// An entry of the log is not a command.
+    #[error("entry {index} of the log is no command: {why}")]
+    Entry {
+        /// Which.
+        index: u64,
+        /// Why not.
+        why: quorate_store::codec::DecodeError,
+    },
+    /// A value that a command needs does not verify.
+    #[error("entry {index} of the log needs a value that cannot be read: {why}")]
+    Value {
+        /// Which entry.
+        index: u64,
+        /// Which value.
+        why: quorate_store::ValueError,
+    },
+    /// The state read from a checkpoint is no state.
+    #[error("the checkpoint's state cannot be read: {0}")]
+    State(quorate_store::codec::DecodeError),
+    /// The Raft library refused what it must accept.
+    #[error("raft: {0}")]
+    Raft(String),
+}

@@ -67,6 +67,14 @@ impl Draft {
 }
 
 impl Command {
+    /// The cluster time of an encoded command, without decoding the rest.
+    pub fn stamp_of(entry: &[u8]) -> Option<ClusterTime> {
+        let bytes = entry.get(TIME_AT..TIME_AT + 8)?;
+        Some(ClusterTime(u64::from_le_bytes(
+            bytes.try_into().expect("eight bytes"),
+        )))
+    }
+
     /// Reads a command back. Strings share the entry's bytes.
     ///
     /// # Errors

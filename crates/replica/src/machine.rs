@@ -1,0 +1,204 @@
+//! The store behind the log: applies what is committed, in order.
+
+use bytes::Bytes;
+use quorate_store::codec::{DecodeError, Read, Write};
+use quorate_store::command::{Body, RequestId};
+use quorate_store::{
+    ClusterTime, Command, Cursor, Loader, Outcome, Place, Reply, Revision, Store, Values,
+};
+
+use crate::Halt;
+use crate::replica::Committed;
+
+/// The replicated state with its place in the log.
+#[derive(Debug, Default)]
+pub struct Machine {
+    store: Store,
+    /// Index and term of the last entry applied.
+    applied: (u64, u64),
+    /// The highest stamp applied.
+    time: ClusterTime,
+    /// A walk is under way: versions must not be dropped.
+    held: bool,
+}
+
+/// What a batch of entries did.
+#[derive(Debug)]
+pub struct Applied {
+    /// An answer for each command, in order.
+    pub outcomes: Vec<(RequestId, Outcome)>,
+    /// The first revision that may have changes of this batch.
+    pub changes_from: Revision,
+    /// What the replica must hear of it.
+    pub notice: Notice,
+}
+
+/// What a replica must know of what its machine applied.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Notice {
+    /// Up to where it has applied.
+    pub index: u64,
+    /// Leases that began or ended, in order.
+    pub leases: Vec<LeaseEvent>,
+    /// When the next v2 deadline ends.
+    pub next_deadline: Option<ClusterTime>,
+    /// Deadlines that were due have been ended, though perhaps not all.
+    pub expired: bool,
+}
+
+/// What happened to a lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LeaseEvent {
+    /// It was granted.
+    Granted {
+        /// Which.
+        id: i64,
+        /// Its length in seconds.
+        ttl_s: i64,
+    },
+    /// It ended.
+    Ended {
+        /// Which.
+        id: i64,
+    },
+}
+
+impl Machine {
+    /// The key space.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Index and term of the last entry applied.
+    pub fn applied(&self) -> (u64, u64) {
+        self.applied
+    }
+
+    /// The highest cluster time applied.
+    pub fn time(&self) -> ClusterTime {
+        self.time
+    }
+
+    /// A fresh cluster's state: as if a snapshot had been taken at index 1, term 1.
+    pub fn genesis() -> Self {
+        Self {
+            applied: (1, 1),
+            ..Self::default()
+        }
+    }
+
+    /// Applies committed entries.
+    ///
+    /// # Errors
+    /// [`Halt`]: this member must stop, for it cannot do what the others do.
+    pub fn apply(&mut self, batch: &[Committed], values: &dyn Values) -> Result<Applied, Halt> {
+        let changes_from = self.store.revision().next();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut notice = Notice::default();
+        for entry in batch {
+            assert_eq!(
+                entry.index,
+                self.applied.0 + 1,
+                "entries are applied one after another"
+            );
+            self.applied = (entry.index, entry.term);
+            if entry.data.is_empty() {
+                // A leader's first entry of its term.
+                continue;
+            }
+            let command = Command::decode(&entry.data).map_err(|why| Halt::Entry {
+                index: entry.index,
+                why,
+            })?;
+            assert!(
+                command.time >= self.time,
+                "R2: cluster time never steps back"
+            );
+            self.time = command.time;
+            let id = command.id;
+            let ends = match &command.body {
+                Body::LeaseRevoke { id } => Some(*id),
+                _ => None,
+            };
+            notice.expired |= matches!(command.body, Body::Expire);
+            let place = Place {
+                segment: entry.place.segment,
+                offset: entry.place.offset,
+            };
+            let outcome = self
+                .store
+                .apply(command, place, values)
+                .map_err(|why| Halt::Value {
+                    index: entry.index,
+                    why,
+                })?;
+            match (&outcome.result, ends) {
+                (Ok(Reply::LeaseGranted { id, ttl_s }), _) => {
+                    notice.leases.push(LeaseEvent::Granted {
+                        id: *id,
+                        ttl_s: *ttl_s,
+                    });
+                }
+                (Ok(_), Some(id)) => notice.leases.push(LeaseEvent::Ended { id }),
+                _ => {}
+            }
+            outcomes.push((id, outcome));
+        }
+        notice.index = self.applied.0;
+        notice.next_deadline = self.store.next_deadline();
+        Ok(Applied {
+            outcomes,
+            changes_from,
+            notice,
+        })
+    }
+
+    /// Clears up to `max` changes that compaction left behind. Returns whether more are left.
+    pub fn purge(&mut self, max: usize) -> bool {
+        !self.held && self.store.purge(max)
+    }
+
+    /// Begins a walk of the state as it is now; see [`Store::walk`]. Until
+    /// [`Self::end_walk`], nothing is purged.
+    pub fn begin_walk(&mut self) -> (Vec<u8>, Cursor) {
+        assert!(!self.held, "one walk at a time");
+        self.held = true;
+        let mut meta = Vec::new();
+        meta.u8(META_FORMAT);
+        meta.u64(self.time.0);
+        (meta, self.store.begin_walk())
+    }
+
+    /// Ends the walk.
+    pub fn end_walk(&mut self) {
+        self.held = false;
+    }
+
+    /// Rebuilds the state from what a walk gave.
+    ///
+    /// # Errors
+    /// [`Halt::State`].
+    pub fn load(applied: (u64, u64), meta: &[u8], loader: Loader) -> Result<Self, Halt> {
+        let time = decode_meta(meta).map_err(Halt::State)?;
+        let store = loader.finish().map_err(Halt::State)?;
+        Ok(Self {
+            store,
+            applied,
+            time,
+            held: false,
+        })
+    }
+}
+
+const META_FORMAT: u8 = 1;
+
+fn decode_meta(meta: &[u8]) -> Result<ClusterTime, DecodeError> {
+    let mut read = Read::new(Bytes::copy_from_slice(meta));
+    let format = read.u8()?;
+    if format > META_FORMAT {
+        return Err(DecodeError::Newer(format));
+    }
+    let time = ClusterTime(read.u64()?);
+    read.finish()?;
+    Ok(time)
+}

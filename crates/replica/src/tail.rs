@@ -1,0 +1,154 @@
+//! The end of the log in memory: what the Raft library reads, without I/O.
+//!
+//! Holds every entry that is not applied, and of the applied ones the newest few megabytes.
+
+use std::collections::VecDeque;
+
+use quorate_log::EntryAt;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+/// Applied entries are kept up to this many bytes.
+const KEPT_BYTES: usize = 16 << 20;
+
+#[derive(Debug)]
+struct Slot {
+    entry: Entry,
+    /// Known once the entry is durable.
+    place: Option<EntryAt>,
+}
+
+/// The log behind `start`, which stands where a snapshot would.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    hard: HardState,
+    conf: ConfState,
+    start: (u64, u64),
+    slots: VecDeque<Slot>,
+    bytes: usize,
+}
+
+impl Tail {
+    pub(crate) fn new(hard: HardState, conf: ConfState, start: (u64, u64)) -> Self {
+        Self {
+            hard,
+            conf,
+            start,
+            slots: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Appends, cancelling what stood at the same index or after it.
+    pub(crate) fn append(&mut self, entry: Entry, place: Option<EntryAt>) {
+        let at = entry
+            .index
+            .checked_sub(self.start.0 + 1)
+            .expect("only the tail is appended to");
+        let at = usize::try_from(at).expect("the tail fits memory");
+        assert!(at <= self.slots.len(), "no gap in the log");
+        for gone in self.slots.drain(at..) {
+            self.bytes -= gone.entry.data.len();
+        }
+        self.bytes += entry.data.len();
+        self.slots.push_back(Slot { entry, place });
+    }
+
+    /// Notes where an entry came to stand.
+    pub(crate) fn placed(&mut self, index: u64, place: EntryAt) {
+        if let Some(slot) = self.slot_mut(index) {
+            slot.place = Some(place);
+        }
+    }
+
+    /// Where a durable entry stands.
+    pub(crate) fn place(&self, index: u64) -> Option<EntryAt> {
+        let at = index.checked_sub(self.start.0 + 1)?;
+        self.slots.get(usize::try_from(at).ok()?)?.place
+    }
+
+    /// Drops applied entries that are more than memory should hold.
+    pub(crate) fn trim(&mut self, applied: u64) {
+        while self.bytes > KEPT_BYTES
+            && self
+                .slots
+                .front()
+                .is_some_and(|slot| slot.entry.index <= applied)
+        {
+            let slot = self.slots.pop_front().expect("just seen");
+            self.bytes -= slot.entry.data.len();
+            self.start = (slot.entry.index, slot.entry.term);
+        }
+    }
+
+    fn slot_mut(&mut self, index: u64) -> Option<&mut Slot> {
+        let at = index.checked_sub(self.start.0 + 1)?;
+        self.slots.get_mut(usize::try_from(at).ok()?)
+    }
+
+    fn last(&self) -> u64 {
+        self.start.0 + self.slots.len() as u64
+    }
+}
+
+impl Storage for Tail {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState {
+            hard_state: self.hard.clone(),
+            conf_state: self.conf.clone(),
+        })
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.start.0 {
+            return Err(StorageError::Compacted.into());
+        }
+        if high > self.last() + 1 {
+            return Err(StorageError::Unavailable.into());
+        }
+        let (from, to) = (
+            (low - self.start.0 - 1) as usize,
+            (high - self.start.0 - 1) as usize,
+        );
+        let max = max_size.into().unwrap_or(u64::MAX);
+        let mut size = 0;
+        let fitting = self.slots.range(from..to).take_while(|slot| {
+            let first = size == 0;
+            size += slot.entry.data.len() as u64 + 16;
+            first || size <= max
+        });
+        Ok(fitting.map(|slot| slot.entry.clone()).collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.start.0 {
+            return Ok(self.start.1);
+        }
+        let Some(at) = index.checked_sub(self.start.0 + 1) else {
+            return Err(StorageError::Compacted.into());
+        };
+        let slot = self
+            .slots
+            .get(at as usize)
+            .ok_or(StorageError::Unavailable)?;
+        Ok(slot.entry.term)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.start.0 + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}
