@@ -323,7 +323,10 @@ fn util_has_arguments_of_its_own() {
     let Ok(Invocation::Help(text)) = parse(&["util", "--help"], &[]) else {
         panic!("no help")
     };
-    assert!(text.contains("verify"), "{text}");
+    assert!(
+        text.contains("Usage: quorate util <COMMAND>") && text.contains("verify"),
+        "{text}"
+    );
     for args in [&["util"][..], &["util", "verify"], &["util", "nope"]] {
         assert_eq!(refusal(args, &[]).1, 2, "{args:?}");
     }

@@ -8,7 +8,11 @@ use clap::{Parser, Subcommand};
 
 /// Tools for a data directory that no server is using.
 #[derive(Debug, Parser)]
-#[command(name = "quorate util", disable_version_flag = true)]
+#[command(
+    name = "quorate util",
+    bin_name = "quorate util",
+    disable_version_flag = true
+)]
 pub(super) struct Util {
     #[command(subcommand)]
     pub(super) command: UtilCommand,
