@@ -43,7 +43,11 @@ impl Body {
 }
 
 impl Put {
-    fn check(&self) -> Result<(), Refusal> {
+    /// Checks a put without knowing the state.
+    ///
+    /// # Errors
+    /// As [`Body::check`].
+    pub fn check(&self) -> Result<(), Refusal> {
         if self.key.is_empty() {
             return Err(Refusal::EmptyKey);
         }
