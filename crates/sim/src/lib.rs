@@ -1,1 +1,2 @@
 //! Placeholder of the first commit; see ARCHITECTURE.md.
+pub mod disk;
