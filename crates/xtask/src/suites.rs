@@ -1,0 +1,120 @@
+//! The list of suites.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::outcome::Outcome;
+use crate::{architecture, conformance, etcd_client, etcdctl, examples, python_etcd, rust_checks};
+
+/// One suite: its name, what it may take, and its work.
+pub(crate) struct Suite {
+    pub(crate) name: &'static str,
+    /// Over this it is reported, at three times this it is killed.
+    pub(crate) budget: Duration,
+    pub(crate) about: &'static str,
+    /// Whether it runs when no suite is named.
+    pub(crate) by_default: bool,
+    pub(crate) needs_server: bool,
+    work: fn(&Path) -> Result<Outcome>,
+}
+
+const fn suite(
+    name: &'static str,
+    budget_s: u64,
+    about: &'static str,
+    work: fn(&Path) -> Result<Outcome>,
+) -> Suite {
+    let budget = Duration::from_secs(budget_s);
+    Suite {
+        name,
+        budget,
+        about,
+        by_default: true,
+        needs_server: true,
+        work,
+    }
+}
+
+const fn without_server(suite: Suite) -> Suite {
+    Suite {
+        needs_server: false,
+        ..suite
+    }
+}
+
+const fn only_when_named(suite: Suite) -> Suite {
+    Suite {
+        by_default: false,
+        ..suite
+    }
+}
+
+/// All suites, in the order in which they run: what fails fast and often comes first.
+pub(crate) const SUITES: &[Suite] = &[
+    without_server(suite("format", 30, "rustfmt has nothing to change", |_| {
+        rust_checks::format()
+    })),
+    without_server(suite(
+        "architecture",
+        60,
+        "crates depend as ARCHITECTURE.md's map says",
+        |_| architecture::check(),
+    )),
+    without_server(suite("clippy", 420, "no warnings in the workspace", |_| {
+        rust_checks::clippy()
+    })),
+    without_server(suite(
+        "unit",
+        600,
+        "cargo nextest and the documentation's examples",
+        |_| rust_checks::unit(),
+    )),
+    suite(
+        "v2-conformance",
+        60,
+        "recorded answers of etcd 3.4.23's v2 API",
+        conformance::v2,
+    ),
+    only_when_named(suite(
+        "v3-conformance",
+        120,
+        "recorded answers of the JSON gateway",
+        conformance::v3,
+    )),
+    suite(
+        "etcdctl",
+        120,
+        "etcdctl 3.4.23 in both API versions",
+        etcdctl::suite,
+    ),
+    suite(
+        "python-etcd",
+        120,
+        "python-etcd 0.4.5's own integration tests",
+        python_etcd::suite,
+    ),
+    suite(
+        "etcd-client",
+        300,
+        "the etcd-client crate's own tests",
+        etcd_client::suite,
+    ),
+    suite(
+        "examples",
+        60,
+        "README's commands, typed as printed",
+        examples::suite,
+    ),
+];
+
+/// Runs a suite in this process.
+pub(crate) fn run(name: &str, server: &Path) -> Result<ExitCode> {
+    let suite = SUITES
+        .iter()
+        .find(|suite| suite.name == name)
+        .with_context(|| format!("there is no suite {name:?}"))?;
+    Ok((suite.work)(server)?.report())
+}
