@@ -1,0 +1,105 @@
+//! etcd's v3 API over gRPC, on one store that v2 shares.
+//!
+//! Owns the way from a request on the wire to a command or a read, and from its answer back:
+//! decoding, encoding, the error texts. What a command means is `quorate_store`'s, what it
+//! takes to have it done is [`Node`]'s. Never keeps state of its own but that of open streams.
+//!
+//! Source: spec/v3-api.md §1, §2.
+
+mod admission;
+mod cluster;
+mod decode;
+mod encode;
+mod health;
+mod kv;
+mod lease;
+mod limits;
+mod maintenance;
+mod status;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::{
+    ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+};
+use quorate_proto::health::health_server::HealthServer;
+use quorate_store::{Body, Outcome, Reply, Revision};
+use tonic::Status;
+
+use crate::node::Node;
+
+/// How often a watcher that asked for it is told that nothing happened, unless configured.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+
+/// All v3 services, to be mounted on a client port that speaks HTTP/2.
+///
+/// `progress_interval` is etcd's `watch-progress-notify-interval`.
+pub fn routes(node: Node, progress_interval: Duration) -> axum::Router {
+    let limit = limits::receive_bytes(node.config());
+    let lease_ids = Arc::new(lease::Ids::new(node.member_id()));
+    let api = Api {
+        node: node.clone(),
+        lease_ids,
+        progress_interval,
+    };
+    macro_rules! services {
+        ($($server:ident),*) => {
+            tonic::service::Routes::default()
+                $(.add_service($server::new(api.clone()).max_decoding_message_size(limit)))*
+        };
+    }
+    let routes = services!(
+        KvServer,
+        WatchServer,
+        LeaseServer,
+        ClusterServer,
+        MaintenanceServer,
+        HealthServer
+    );
+    admission::guard(routes.into_axum_router(), node)
+}
+
+/// The implementation of every service.
+#[derive(Clone)]
+struct Api {
+    node: Node,
+    lease_ids: Arc<lease::Ids>,
+    progress_interval: Duration,
+}
+
+impl Api {
+    /// A header that shows `revision`, and the present term. Not while the machine is held.
+    fn header(&self, revision: Revision) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.node.cluster_id(),
+            member_id: self.node.member_id(),
+            revision: revision.to_wire(),
+            raft_term: self.node.status().term,
+        }
+    }
+
+    /// The store's present revision.
+    fn revision(&self) -> Revision {
+        self.node.machine().store().revision()
+    }
+
+    /// Waits until this member has applied all that was answered anywhere before now.
+    async fn linearize(&self) -> Result<(), Status> {
+        self.node
+            .read_index()
+            .await
+            .map_err(|error| status::unavailable(&error))
+    }
+
+    /// Has a command done that came as `request`, if its size is in bounds.
+    async fn propose(&self, request: usize, body: Body) -> Result<(ResponseHeader, Reply), Status> {
+        limits::check_request(request, self.node.config()).map_err(|r| status::refused(&r))?;
+        let proposed = self.node.propose(body).await;
+        let Outcome { revision, result } = proposed.map_err(|error| status::unavailable(&error))?;
+        let reply = result.map_err(|refusal| status::refused(&refusal))?;
+        Ok((self.header(revision), reply))
+    }
+}

@@ -1,0 +1,57 @@
+//! Bounds on what a client may send.
+//!
+//! Source: spec/v3-api.md §2.13.
+
+use quorate_store::{Refusal, command};
+use tonic::{Code, Status};
+
+use crate::config::Config;
+
+/// What gRPC may receive beyond `max-request-bytes`.
+const OVERHEAD_BYTES: usize = 512 << 10;
+/// What etcd counts beside the request itself: the envelope it goes to its log in. The id in it
+/// takes 9 bytes or 10, by chance.
+const ENVELOPE_BYTES: usize = 17;
+
+/// The largest message received, in bytes.
+pub(super) fn receive_bytes(config: &Config) -> usize {
+    request_bytes(config).saturating_add(OVERHEAD_BYTES)
+}
+
+/// The bounds that the store's checks want.
+pub(super) fn commands(config: &Config) -> command::Limits {
+    command::Limits {
+        max_txn_ops: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
+    }
+}
+
+/// Whether a write of so many bytes may go to the log.
+///
+/// # Errors
+/// [`Refusal::TooLarge`].
+pub(super) fn check_request(bytes: usize, config: &Config) -> Result<(), Refusal> {
+    if bytes.saturating_add(ENVELOPE_BYTES) > request_bytes(config) {
+        Err(Refusal::TooLarge)
+    } else {
+        Ok(())
+    }
+}
+
+fn request_bytes(config: &Config) -> usize {
+    usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX)
+}
+
+/// What Go's gRPC says where tonic refuses a message for its length; `None` for other errors.
+pub(super) fn translate(error: &Status) -> Option<Status> {
+    if error.code() != Code::OutOfRange {
+        return None;
+    }
+    let rest = error
+        .message()
+        .strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
+    let limit = rest.strip_suffix(" bytes")?;
+    Some(Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({found} vs. {limit})"
+    )))
+}

@@ -1,0 +1,96 @@
+//! What a client is told when something fails: etcd's codes and texts, which clients compare.
+//!
+//! Source: spec/v3-api.md §2.14.
+
+use quorate_store::{ReadError, Refusal, Reply, ValueError};
+use tonic::{Code, Status};
+
+use crate::node::Unavailable;
+
+pub(super) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+pub(super) const NO_LEADER: &str = "etcdserver: no leader";
+
+/// The client's doing.
+pub(super) fn refused(refusal: &Refusal) -> Status {
+    let (code, text) = match refusal {
+        Refusal::EmptyKey => (Code::InvalidArgument, "etcdserver: key is not provided"),
+        Refusal::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
+        Refusal::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
+        Refusal::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
+        Refusal::TooManyOps => (
+            Code::InvalidArgument,
+            "etcdserver: too many operations in txn request",
+        ),
+        Refusal::DuplicateKey => (
+            Code::InvalidArgument,
+            "etcdserver: duplicate key given in txn request",
+        ),
+        Refusal::InvalidSort => (Code::InvalidArgument, "etcdserver: invalid sort option"),
+        Refusal::TooLarge => (Code::InvalidArgument, "etcdserver: request is too large"),
+        Refusal::Compacted { .. } => (Code::OutOfRange, COMPACTED),
+        Refusal::Future { .. } => (
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+        Refusal::LeaseNotFound { .. } => (Code::NotFound, "etcdserver: requested lease not found"),
+        Refusal::LeaseExists { .. } => {
+            (Code::FailedPrecondition, "etcdserver: lease already exists")
+        }
+        Refusal::LeaseTtlTooLarge { .. } => (Code::OutOfRange, "etcdserver: too large lease TTL"),
+        Refusal::NoSpace => (
+            Code::ResourceExhausted,
+            "etcdserver: mvcc: database space exceeded",
+        ),
+        // Only a v2 command is refused so, and none comes from here.
+        Refusal::Tree(refusal) => return Status::internal(refusal.to_string()),
+    };
+    Status::new(code, text)
+}
+
+/// Nobody's doing; the request was not done, or it is unknown whether it was.
+pub(super) fn unavailable(error: &Unavailable) -> Status {
+    match error {
+        // etcd declares this code and by an accident sends Unknown.
+        Unavailable::TooManyRequests => Status::resource_exhausted("etcdserver: too many requests"),
+        Unavailable::NoLeader => no_leader(),
+        Unavailable::TimedOut => Status::unavailable("etcdserver: request timed out"),
+        Unavailable::Stopped => Status::unavailable("etcdserver: server stopped"),
+    }
+}
+
+/// This member's disk's doing.
+pub(super) fn value(error: &ValueError) -> Status {
+    match error {
+        ValueError::Rotten(_) => Status::data_loss("etcdserver: corrupt cluster"),
+    }
+}
+
+/// A read that failed.
+pub(super) fn read(error: &ReadError) -> Status {
+    match error {
+        ReadError::Refused(refusal) => refused(refusal),
+        ReadError::Value(error) => value(error),
+    }
+}
+
+/// A call that needs a leader, and there is none.
+pub(super) fn no_leader() -> Status {
+    Status::unavailable(NO_LEADER)
+}
+
+/// Metadata `client-api-version` that is no text.
+pub(super) fn invalid_client_api_version() -> Status {
+    Status::invalid_argument("etcdserver: invalid client api version")
+}
+
+/// A method that this version does not have.
+pub(super) fn unimplemented(method: &str) -> Status {
+    Status::unimplemented(format!("method {method} not implemented"))
+}
+
+/// A command was answered as another kind of command: our own mistake.
+pub(super) fn mismatch(reply: &Reply) -> Status {
+    Status::internal(format!(
+        "the store's answer does not fit the request: {reply:?}"
+    ))
+}

@@ -1,0 +1,327 @@
+//! Finds the v3 watchers that a change concerns, and wakes their streams.
+//!
+//! A watcher is a cursor into history: what it is sent is read by its stream's task from the
+//! store, past and live events alike. The hub only says "from this revision on there is something
+//! for you", so it holds no events, and a slow reader costs nothing but an older cursor (P4).
+//!
+//! Owns the index of watched keys and ranges. Never reads the store and never sends.
+//!
+//! W1. A registered watcher is told of every matching change published after its registration:
+//!     with the first one since it last took its news, and with no other until it takes them.
+//! W2. Changes are published before the machine's guard of their apply is given back, so whoever
+//!     reads the machine at revision R has been told of everything up to R.
+//!
+//! Every distinct range is looked at for every change; 10,000 of them will want an interval tree.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use quorate_store::{Change, Class, KeyEnd, KeyRange, Revision};
+
+/// All v3 watchers of this member.
+#[derive(Default)]
+pub struct Hub {
+    index: Mutex<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    points: HashMap<Bytes, Vec<Arc<Mark>>>,
+    /// By start, then end; `None` is open.
+    ranges: BTreeMap<(Bytes, Option<Bytes>), Vec<Arc<Mark>>>,
+}
+
+/// What a stream has been told and has not looked at yet.
+#[derive(Default)]
+pub struct Inbox {
+    state: Mutex<InboxState>,
+}
+
+#[derive(Default)]
+struct InboxState {
+    news: Vec<News>,
+    waker: Option<Waker>,
+}
+
+/// There is something for a watcher from `from` on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct News {
+    /// The watcher, by the id its stream registered it with.
+    pub watcher: i64,
+    /// The first matching revision.
+    pub from: Revision,
+}
+
+/// A watcher as the index holds it.
+struct Mark {
+    watcher: i64,
+    inbox: Arc<Inbox>,
+    told: AtomicBool,
+}
+
+/// Keeps a watcher in the hub; dropping it takes the watcher out.
+pub struct Registration {
+    hub: Arc<Hub>,
+    range: KeyRange,
+    mark: Arc<Mark>,
+}
+
+impl Hub {
+    /// Adds a watcher of `range`, whose news go to `inbox` under the id `watcher`.
+    ///
+    /// Register first, then read the store's revision: then nothing falls between.
+    pub fn register(
+        self: &Arc<Self>,
+        range: &KeyRange,
+        watcher: i64,
+        inbox: &Arc<Inbox>,
+    ) -> Registration {
+        let mark = Arc::new(Mark {
+            watcher,
+            inbox: inbox.clone(),
+            told: AtomicBool::new(false),
+        });
+        let range = owned(range);
+        self.index().marks(&range).push(mark.clone());
+        Registration {
+            hub: self.clone(),
+            range,
+            mark,
+        }
+    }
+
+    /// Tells the watchers of these changes, which are in order.
+    pub fn publish(&self, changes: &[Change]) {
+        let index = self.index();
+        if index.points.is_empty() && index.ranges.is_empty() {
+            return;
+        }
+        for change in changes {
+            match change.class {
+                Class::File => index.tell(&change.key, change.revision),
+                Class::Dir => {}
+            }
+        }
+    }
+
+    /// How many watchers there are.
+    pub fn watchers(&self) -> usize {
+        let index = self.index();
+        index
+            .points
+            .values()
+            .chain(index.ranges.values())
+            .map(Vec::len)
+            .sum()
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index
+            .lock()
+            .expect("nothing panics while it holds the index")
+    }
+}
+
+impl Index {
+    fn marks(&mut self, range: &KeyRange) -> &mut Vec<Arc<Mark>> {
+        match &range.end {
+            KeyEnd::Point => self.points.entry(range.start.clone()).or_default(),
+            KeyEnd::Before(end) => self
+                .ranges
+                .entry((range.start.clone(), Some(end.clone())))
+                .or_default(),
+            KeyEnd::Open => self.ranges.entry((range.start.clone(), None)).or_default(),
+        }
+    }
+
+    fn tell(&self, key: &[u8], revision: Revision) {
+        if let Some(marks) = self.points.get(key) {
+            marks.iter().for_each(|mark| mark.tell(revision));
+        }
+        for ((start, end), marks) in &self.ranges {
+            if &start[..] > key {
+                break;
+            }
+            if end.as_ref().is_none_or(|end| key < &end[..]) {
+                marks.iter().for_each(|mark| mark.tell(revision));
+            }
+        }
+    }
+}
+
+impl Mark {
+    fn tell(&self, from: Revision) {
+        if !self.told.swap(true, Ordering::AcqRel) {
+            self.inbox.push(News {
+                watcher: self.watcher,
+                from,
+            });
+        }
+    }
+}
+
+impl Inbox {
+    fn push(&self, news: News) {
+        let mut state = self.state();
+        state.news.push(news);
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Moves what came in to `news`, and has the task woken for what comes next.
+    ///
+    /// Each watcher in it must then call [`Registration::listen`] before it reads the store.
+    pub fn take(&self, context: &Context<'_>, news: &mut Vec<News>) {
+        let mut state = self.state();
+        news.append(&mut state.news);
+        if !state
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()))
+        {
+            state.waker = Some(context.waker().clone());
+        }
+    }
+
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        self.state().news.is_empty()
+    }
+
+    fn state(&self) -> MutexGuard<'_, InboxState> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds an inbox")
+    }
+}
+
+impl Registration {
+    /// Has the watcher told again of what is published from now on.
+    pub fn listen(&self) {
+        self.mark.told.store(false, Ordering::Release);
+    }
+
+    /// What is watched.
+    pub fn range(&self) -> &KeyRange {
+        &self.range
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut index = self.hub.index();
+        let marks = index.marks(&self.range);
+        marks.retain(|mark| !Arc::ptr_eq(mark, &self.mark));
+        if marks.is_empty() {
+            index.forget(&self.range);
+        }
+    }
+}
+
+impl Index {
+    fn forget(&mut self, range: &KeyRange) {
+        match &range.end {
+            KeyEnd::Point => self.points.remove(&range.start),
+            KeyEnd::Before(end) => self
+                .ranges
+                .remove(&(range.start.clone(), Some(end.clone()))),
+            KeyEnd::Open => self.ranges.remove(&(range.start.clone(), None)),
+        };
+    }
+}
+
+/// A copy that does not keep the receive buffer alive.
+fn owned(range: &KeyRange) -> KeyRange {
+    let end = match &range.end {
+        KeyEnd::Point => KeyEnd::Point,
+        KeyEnd::Before(end) => KeyEnd::Before(Bytes::copy_from_slice(end)),
+        KeyEnd::Open => KeyEnd::Open,
+    };
+    KeyRange {
+        start: Bytes::copy_from_slice(&range.start),
+        end,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_store::UnixMs;
+
+    fn range(start: &'static str, end: &'static str) -> KeyRange {
+        KeyRange::from_parts(Bytes::from_static(start.as_bytes()), end.as_bytes().into())
+    }
+
+    fn change(key: &str, revision: u64) -> Change {
+        Change {
+            revision: Revision::new(revision),
+            sub: 0,
+            class: Class::File,
+            key: key.as_bytes().into(),
+            wall: UnixMs(0),
+        }
+    }
+
+    fn taken(inbox: &Inbox) -> Vec<(i64, u64)> {
+        let mut news = Vec::new();
+        inbox.take(&Context::from_waker(Waker::noop()), &mut news);
+        news.into_iter()
+            .map(|news| (news.watcher, news.from.get()))
+            .collect()
+    }
+
+    #[test]
+    fn each_kind_of_range_hears_of_its_keys_only() {
+        let (hub, inbox) = (Arc::new(Hub::default()), Arc::new(Inbox::default()));
+        let watchers = [
+            range("b", ""),
+            range("b", "d"),
+            range("c", "\0"),
+            range("bb", ""),
+        ];
+        let held: Vec<_> = (0..)
+            .zip(&watchers)
+            .map(|(id, range)| hub.register(range, id, &inbox))
+            .collect();
+        for (key, heard) in [
+            ("a", vec![]),
+            ("b", vec![0, 1]),
+            ("c", vec![1, 2]),
+            ("d", vec![2]),
+        ] {
+            hub.publish(&[change(key, 7)]);
+            let heard: Vec<_> = heard.into_iter().map(|id| (id, 7)).collect();
+            assert_eq!(taken(&inbox), heard, "{key}");
+            held.iter().for_each(Registration::listen);
+        }
+    }
+
+    #[test]
+    fn a_watcher_is_told_once_until_it_listens_again() {
+        let (hub, inbox) = (Arc::new(Hub::default()), Arc::new(Inbox::default()));
+        let registration = hub.register(&range("k", ""), 5, &inbox);
+        hub.publish(&[change("k", 2), change("k", 3)]);
+        hub.publish(&[change("k", 4)]);
+        assert_eq!(taken(&inbox), [(5, 2)]);
+        hub.publish(&[change("k", 5)]);
+        assert!(inbox.is_empty());
+        registration.listen();
+        hub.publish(&[change("k", 6)]);
+        assert_eq!(taken(&inbox), [(5, 6)]);
+    }
+
+    #[test]
+    fn a_dropped_registration_leaves_nothing_behind() {
+        let (hub, inbox) = (Arc::new(Hub::default()), Arc::new(Inbox::default()));
+        let point = hub.register(&range("k", ""), 1, &inbox);
+        let other = hub.register(&range("k", "l"), 2, &inbox);
+        assert_eq!(hub.watchers(), 2);
+        drop((point, other));
+        let index = hub.index();
+        assert!(index.points.is_empty() && index.ranges.is_empty());
+    }
+}
