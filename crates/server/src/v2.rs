@@ -1,0 +1,192 @@
+//! etcd's v2 API over HTTP: the tree of keys and the small endpoints beside it.
+//!
+//! Owns what a v2 client sees of a request: which paths exist, which methods they take, redirects,
+//! parameters, headers, status codes, JSON, and how watches and long listings are sent.
+//! Never decides what a command does: that is `quorate_store::tree`.
+//!
+//! Paths are handled as bytes and not by a router of patterns, since keys may hold any byte and an
+//! escaped slash is a slash.
+//!
+//! Source: spec v2-api.md §1 to §3.2, one-store.md.
+
+mod error;
+mod form;
+mod health;
+mod json;
+mod keys;
+mod listing;
+mod members;
+mod params;
+mod path;
+mod render;
+pub mod watch;
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{Method, Request, Response, StatusCode};
+
+use crate::config::Config;
+use crate::node::Node;
+
+pub use health::health;
+
+/// Serves everything that no other route of the client port takes.
+pub fn router(node: Node) -> axum::Router {
+    axum::Router::new().fallback(move |request: Request<Body>| handle(node.clone(), request))
+}
+
+/// Answers one request.
+pub async fn handle(node: Node, request: Request<Body>) -> Response<Body> {
+    if !is_host_allowed(node.config(), &request) {
+        let text = "this server is not known under the host name of the request: \
+                    add it to --host-whitelist\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, text);
+    }
+    let origin = allowed_origin(node.config(), &request);
+    let mut response = if request.method() == Method::OPTIONS {
+        Response::new(Body::empty())
+    } else {
+        dispatch(&node, request).await
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        let fixed = HeaderValue::from_static;
+        let methods = fixed("POST, GET, OPTIONS, PUT, DELETE");
+        let names = fixed("accept, content-type, authorization");
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names);
+    }
+    response
+}
+
+async fn dispatch(node: &Node, request: Request<Body>) -> Response<Body> {
+    let Ok(path) = path::unescape(request.uri().path().as_bytes(), false) else {
+        return plain(StatusCode::BAD_REQUEST, "400 Bad Request");
+    };
+    let clean = path::clean(&path);
+    if clean != path {
+        return redirect(&clean, &request);
+    }
+    let is_v2 = path.starts_with(b"/v2/");
+    if is_v2 && !node.config().enable_v2 {
+        return not_found();
+    }
+    match &path[..] {
+        b"/version" => members::version(request.method()),
+        b"/health" => health(node, request.method(), request.uri().query()).await,
+        b"/v2/machines" => members::machines(node, request.method()),
+        _ if below(&path, b"/v2/members").is_some() => {
+            members::members(node, request.method(), &path)
+        }
+        _ => match below(&path, b"/v2/keys").map(Vec::from) {
+            Some(key) => keys::handle(node, &key, request).await,
+            None => not_found(),
+        },
+    }
+}
+
+/// What of `path` follows `prefix`: nothing, or a slash and more.
+fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    path.strip_prefix(prefix)
+        .filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+fn is_host_allowed(config: &Config, request: &Request<Body>) -> bool {
+    let named = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let host = named.or_else(|| request.uri().authority().map(|name| name.as_str()));
+    let host = host.unwrap_or_default();
+    let without_port = host
+        .rsplit_once(':')
+        .filter(|(_, port)| !port.ends_with(']'));
+    let name = without_port.map_or(host, |(name, _)| name);
+    config
+        .host_whitelist
+        .allows(name.trim_start_matches('[').trim_end_matches(']'))
+}
+
+/// What `Access-Control-Allow-Origin` says, if the origin may be told anything.
+fn allowed_origin(config: &Config, request: &Request<Body>) -> Option<HeaderValue> {
+    if config.cors.allows("*") {
+        return Some(HeaderValue::from_static("*"));
+    }
+    let origin = request.headers().get(header::ORIGIN)?;
+    origin
+        .to_str()
+        .is_ok_and(|name| config.cors.allows(name))
+        .then(|| origin.clone())
+}
+
+/// 301 to the clean path. As from Go, only a GET has a body and only GET and HEAD a type.
+fn redirect(clean: &[u8], request: &Request<Body>) -> Response<Body> {
+    let query = request
+        .uri()
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let target = path::escape(clean) + &query;
+    let mut body = Body::empty();
+    if request.method() == Method::GET {
+        let shown = target
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
+        let shown = shown.replace('"', "&#34;").replace('\'', "&#39;");
+        body = Body::from(format!("<a href=\"{shown}\">Moved Permanently</a>.\n\n"));
+    }
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let location = HeaderValue::from_bytes(target.as_bytes());
+    let location = location.expect("an escaped path and a query as received are a header's bytes");
+    response.headers_mut().insert(header::LOCATION, location);
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, html);
+    }
+    response
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    if status.is_client_error() {
+        let nosniff = HeaderValue::from_static("nosniff");
+        response
+            .headers_mut()
+            .insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    }
+    response
+}
+
+fn not_found() -> Response<Body> {
+    plain(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn method_not_allowed(allow: &'static str) -> Response<Body> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+
+/// A JSON answer that names the cluster.
+fn json_response(node: &Node, status: u16, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).expect("a constant of this module");
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    let cluster = HeaderValue::from_str(&format!("{:x}", node.cluster_id()));
+    headers.insert(CLUSTER_ID, cluster.expect("hexadecimal digits"));
+    response
+}

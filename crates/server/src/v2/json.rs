@@ -1,0 +1,127 @@
+//! JSON exactly as Go's `encoding/json` writes it, and the times in it.
+//!
+//! Keys and values are bytes of which some are no UTF-8, field order and omitted fields are part
+//! of what clients were recorded to get: hence this writer.
+
+use quorate_store::UnixMs;
+
+/// Appends a quoted string. Each byte that is no UTF-8 becomes U+FFFD.
+pub(super) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    for chunk in bytes.utf8_chunks() {
+        escaped(out, chunk.valid());
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
+    }
+    out.push(b'"');
+}
+
+fn escaped(out: &mut Vec<u8>, text: &str) {
+    let mut plain = 0;
+    for (at, c) in text.char_indices() {
+        let short = match c {
+            '"' => "\\\"",
+            '\\' => "\\\\",
+            '\n' => "\\n",
+            '\r' => "\\r",
+            '\t' => "\\t",
+            '\0'..'\x20' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => "",
+            _ => continue,
+        };
+        out.extend_from_slice(&text.as_bytes()[plain..at]);
+        if short.is_empty() {
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+        } else {
+            out.extend_from_slice(short.as_bytes());
+        }
+        plain = at + c.len_utf8();
+    }
+    out.extend_from_slice(&text.as_bytes()[plain..]);
+}
+
+/// Appends a decimal number.
+pub(super) fn number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
+    out.extend_from_slice(number.to_string().as_bytes());
+}
+
+/// A time as RFC 3339 in UTC, without trailing zeros in its fraction.
+pub(super) fn rfc3339(time: UnixMs) -> String {
+    let (seconds, millis) = (time.0 / 1000, time.0 % 1000);
+    let (day, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(day);
+    let fraction = match millis {
+        0 => String::new(),
+        millis => format!(".{millis:03}").trim_end_matches('0').to_owned(),
+    };
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
+}
+
+/// Year, month and day of a day since 1970-01-01, in the Gregorian calendar.
+///
+/// Source: H. Hinnant, "chrono-compatible low-level date algorithms", `civil_from_days`.
+fn civil(day: u64) -> (u64, u64, u64) {
+    let day = day + 719_468;
+    let (era, day_of_era) = (day / 146_097, day % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// Whole seconds from `now` to `end`, rounded up; negative when `end` is past.
+pub(super) fn seconds_left(end: UnixMs, now: UnixMs) -> i64 {
+    let left_ms = i128::from(end.0) - i128::from(now.0);
+    let seconds = -(-left_ms).div_euclid(1000);
+    i64::try_from(seconds).expect("milliseconds of 64 bits are fewer seconds")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quoted(bytes: &[u8]) -> String {
+        let mut out = Vec::new();
+        string(&mut out, bytes);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn strings_are_escaped_as_go_does() {
+        assert_eq!(
+            quoted("<a>&\"é\u{2028}\\\t\x01\x7f".as_bytes()),
+            "\"\\u003ca\\u003e\\u0026\\\"é\\u2028\\\\\\t\\u0001\x7f\""
+        );
+        // Go replaces byte by byte, also inside a sequence that is cut short.
+        assert_eq!(quoted(b"\xffx\xe2\x82"), "\"\\ufffdx\\ufffd\\ufffd\"");
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(rfc3339(UnixMs(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(UnixMs(951_827_696_120)), "2000-02-29T12:34:56.12Z");
+        assert_eq!(
+            rfc3339(UnixMs(8_795_436_127_001)),
+            "2248-09-19T00:42:07.001Z"
+        );
+    }
+
+    #[test]
+    fn seconds_left_are_rounded_up() {
+        let left = |end, now| seconds_left(UnixMs(end), UnixMs(now));
+        assert_eq!(left(5000, 0), 5);
+        assert_eq!(left(5001, 1), 5);
+        assert_eq!(left(5000, 1), 5);
+        assert_eq!(left(0, 400), 0);
+        assert_eq!(left(0, 1000), -1);
+        assert_eq!(left(0, 1400), -1);
+    }
+}
