@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::node::Node;
 
 pub use health::health;
+pub(crate) use members::{peer_members, version};
 
 /// Serves everything that no other route of the client port takes.
 pub fn router(node: Node) -> axum::Router {
@@ -73,7 +74,7 @@ async fn dispatch(node: &Node, request: Request<Body>) -> Response<Body> {
         return not_found();
     }
     match &path[..] {
-        b"/version" => members::version(request.method()),
+        b"/version" => version(request.method()),
         b"/health" => health(node, request.method(), request.uri().query()).await,
         b"/v2/machines" => members::machines(node, request.method()),
         _ if below(&path, b"/v2/members").is_some() => {
@@ -149,7 +150,8 @@ fn redirect(clean: &[u8], request: &Request<Body>) -> Response<Body> {
     response
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+/// An answer of text, which browsers are told not to take for anything else if it is an error.
+pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -163,7 +165,8 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
-fn not_found() -> Response<Body> {
+/// What Go answers where nothing is.
+pub(crate) fn not_found() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 

@@ -14,7 +14,7 @@ use crate::config::version::{API_VERSION, CLUSTER_VERSION};
 use crate::node::Node;
 
 /// `/version`: what etcd we answer as.
-pub(super) fn version(method: &Method) -> Response<Body> {
+pub(crate) fn version(method: &Method) -> Response<Body> {
     if method != Method::GET {
         return method_not_allowed("GET");
     }
@@ -46,6 +46,16 @@ pub(super) fn machines(node: &Node, method: &Method) -> Response<Body> {
     response
 }
 
+/// `/members` of the peer port: all members, without the envelope of `/v2/members`.
+pub(crate) fn peer_members(node: &Node, method: &Method) -> Response<Body> {
+    if method != Method::GET {
+        return method_not_allowed("GET");
+    }
+    let mut body = Vec::new();
+    list(&mut body, node.machine().store().members().values());
+    json_response(node, 200, Body::from(body))
+}
+
 /// `/v2/members` and what is below it. Membership cannot be changed yet.
 pub(super) fn members(node: &Node, method: &Method, path: &[u8]) -> Response<Body> {
     let name = path
@@ -63,14 +73,9 @@ pub(super) fn members(node: &Node, method: &Method, path: &[u8]) -> Response<Bod
     let mut body = Vec::new();
     match name {
         None => {
-            body.extend_from_slice(b"{\"members\":[");
-            for (at, one) in members.values().enumerate() {
-                if at > 0 {
-                    body.push(b',');
-                }
-                member(&mut body, one);
-            }
-            body.extend_from_slice(b"]}\n");
+            body.extend_from_slice(b"{\"members\":");
+            list(&mut body, members.values());
+            body.extend_from_slice(b"}\n");
         }
         Some(b"leader") => {
             let leader = node.status().leader;
@@ -99,6 +104,17 @@ fn message(node: &Node, status: u16, text: &str) -> Response<Body> {
     json::string(&mut body, text.as_bytes());
     body.push(b'}');
     json_response(node, status, Body::from(body))
+}
+
+fn list<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = &'a Member>) {
+    out.push(b'[');
+    for (at, one) in members.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        member(out, one);
+    }
+    out.push(b']');
 }
 
 fn member(out: &mut Vec<u8>, member: &Member) {

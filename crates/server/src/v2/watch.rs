@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
@@ -34,6 +34,7 @@ const PIECE_BYTES: usize = 64 << 10;
 pub struct Hub {
     /// By path; the root's is empty.
     waiting: Mutex<BTreeMap<Vec<u8>, Vec<Arc<Waiter>>>>,
+    closed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +46,6 @@ struct Waiter {
 }
 
 /// A registration, which ends with it.
-#[derive(Debug)]
 struct Registered {
     node: Node,
     path: Vec<u8>,
@@ -86,6 +86,14 @@ impl Hub {
                     wake_all(waiters, false);
                 }
             }
+        }
+    }
+
+    /// Ends every watch, without a word: a client takes an empty body as "ask again".
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for waiter in self.lock().values().flatten() {
+            waiter.wake.notify_one();
         }
     }
 
@@ -229,6 +237,10 @@ impl Telling {
     /// Appends what history tells from here on, some of it at a time.
     fn look(&mut self, piece: &mut Vec<u8>) -> Result<(), ValueError> {
         let node = &self.registered.node;
+        if node.tree_hub().closed.load(Ordering::Acquire) {
+            self.done = true;
+            return Ok(());
+        }
         let machine = node.machine();
         let store = machine.store();
         let news = self.registered.waiter.take_news();
