@@ -1,0 +1,16 @@
+//! The data directory on a real disk: files, the thread that writes the journal, and mappings
+//! for readers.
+//!
+//! Owns system calls, threads and the directory's lock. What the bytes mean is `quorate_log`'s,
+//! when to write them the replica's.
+
+mod fs;
+mod prepare;
+mod segments;
+mod sync_times;
+mod thread;
+
+pub use fs::{FsDisk, OpenError};
+pub use segments::Segments;
+pub use sync_times::{SYNC_BUCKETS, SyncTimes};
+pub use thread::{DiskFailure, DiskThread, Persist, Persisted};

@@ -1,0 +1,312 @@
+//! [`Disk`] by system calls.
+//!
+//! One descriptor a file, opened at first use and shared by all clones, so that the journal, the
+//! preparing thread and a checkpoint can write at the same time. Interrupted calls are repeated,
+//! failed ones never: whether to trust the disk after that is the journal's to say.
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use quorate_log::{Disk, DiskError, DiskErrorKind};
+
+use super::SyncTimes;
+
+const LOCK: &str = "lock";
+
+/// A data directory. Clones share its descriptors and its lock.
+#[derive(Clone, Debug)]
+pub struct FsDisk {
+    shared: Arc<Shared>,
+    times: Option<Arc<SyncTimes>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    directory: File,
+    files: Mutex<HashMap<String, Arc<File>>>,
+    /// Held, by its mere being open, as long as any clone lives.
+    _lock: Option<File>,
+}
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process works in it. Say so and end.
+    #[error(
+        "data directory {} is in use by another process: stop that one first, \
+         or name another directory by --data-dir", .0.display()
+    )]
+    InUse(PathBuf),
+    /// The system refused.
+    #[error("cannot open data directory {}: {source}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl FsDisk {
+    /// Opens a directory for a member: makes it if it is not there, and locks it.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] while another process has it open.
+    pub fn open_locked(path: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        make_directory(path).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600);
+        let lock = options.open(path.join(LOCK)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Self::with_lock(path, Some(lock)).map_err(failed),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// Opens a directory to look at, without a lock; it must exist.
+    ///
+    /// # Errors
+    /// [`OpenError::Io`].
+    pub fn open_unlocked(path: &Path) -> Result<Self, OpenError> {
+        Self::with_lock(path, None).map_err(|source| OpenError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    fn with_lock(path: &Path, lock: Option<File>) -> io::Result<Self> {
+        let directory = File::open(path)?;
+        let (path, files) = (path.to_owned(), Mutex::default());
+        let shared = Shared {
+            path,
+            directory,
+            files,
+            _lock: lock,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            times: None,
+        })
+    }
+
+    /// The same directory through a handle that measures its syncs.
+    #[must_use]
+    pub fn timed(&self) -> (Self, Arc<SyncTimes>) {
+        let times = Arc::new(SyncTimes::default());
+        (
+            Self {
+                shared: Arc::clone(&self.shared),
+                times: Some(Arc::clone(&times)),
+            },
+            times,
+        )
+    }
+
+    /// Where the directory is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    fn files(&self) -> MutexGuard<'_, HashMap<String, Arc<File>>> {
+        // The map is whole at every moment, whoever panicked.
+        self.shared
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file(&self, name: &str) -> io::Result<Arc<File>> {
+        let mut files = self.files();
+        if let Some(file) = files.get(name) {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.shared.path.join(name);
+        // A directory that is only looked at may not be writable.
+        let opened = match OpenOptions::new().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(&path),
+            other => other,
+        };
+        let file = Arc::new(opened?);
+        files.insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+/// Makes the directory, and its name durable.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+impl Disk for FsDisk {
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        let read = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in std::fs::read_dir(&self.shared.path)? {
+                // A name that is not UTF-8 is none of ours.
+                names.extend(entry?.file_name().into_string().ok());
+            }
+            Ok(names)
+        };
+        read().map_err(|error| refused("list", ".", &error))
+    }
+
+    fn len(&self, name: &str) -> Result<u64, DiskError> {
+        let read = || self.file(name)?.metadata().map(|metadata| metadata.len());
+        read().map_err(|error| refused("look at", name, &error))
+    }
+
+    fn read_at(&self, name: &str, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        let file = self
+            .file(name)
+            .map_err(|error| refused("open", name, &error))?;
+        let mut done = 0;
+        while done < into.len() {
+            match file.read_at(&mut into[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(refused("read", name, &error)),
+            }
+        }
+        Ok(done)
+    }
+
+    fn create(&self, name: &str) -> Result<(), DiskError> {
+        let mut files = self.files();
+        let path = self.shared.path.join(name);
+        let create = || -> io::Result<File> {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+        };
+        let file = create().map_err(|error| refused("create", name, &error))?;
+        files.insert(name.to_owned(), Arc::new(file));
+        Ok(())
+    }
+
+    fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        let write = || self.file(name)?.write_all_at(bytes, offset);
+        write().map_err(|error| refused("write", name, &error))
+    }
+
+    fn sync(&self, name: &str) -> Result<(), DiskError> {
+        let file = self
+            .file(name)
+            .map_err(|error| refused("open", name, &error))?;
+        let start = Instant::now();
+        file.sync_data()
+            .map_err(|error| refused("sync", name, &error))?;
+        if let Some(times) = &self.times {
+            times.record(start.elapsed());
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        let mut files = self.files();
+        std::fs::rename(self.shared.path.join(from), self.shared.path.join(to))
+            .map_err(|error| refused("rename", from, &error))?;
+        files.remove(to);
+        if let Some(file) = files.remove(from) {
+            files.insert(to.to_owned(), file);
+        }
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        let mut files = self.files();
+        std::fs::remove_file(self.shared.path.join(name))
+            .map_err(|error| refused("remove", name, &error))?;
+        files.remove(name);
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.shared
+            .directory
+            .sync_all()
+            .map_err(|error| refused("sync", ".", &error))
+    }
+}
+
+fn refused(operation: &'static str, name: &str, error: &io::Error) -> DiskError {
+    let kind = match error.kind() {
+        ErrorKind::NotFound => DiskErrorKind::NotFound,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DiskErrorKind::Full,
+        _ => DiskErrorKind::Other,
+    };
+    DiskError {
+        kind,
+        operation,
+        file: name.to_owned(),
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_with_a_sentence() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("made/here");
+        let first = FsDisk::open_locked(&path).unwrap();
+        let error = FsDisk::open_locked(&path).unwrap_err();
+        assert!(
+            error.to_string().contains("is in use by another process"),
+            "{error}"
+        );
+        FsDisk::open_unlocked(&path).unwrap();
+        drop(first);
+        FsDisk::open_locked(&path).unwrap();
+    }
+
+    #[test]
+    fn a_renamed_file_keeps_its_descriptor_and_a_created_one_is_new() {
+        let parent = tempfile::tempdir().unwrap();
+        let disk = FsDisk::open_locked(parent.path()).unwrap();
+        disk.create("a").unwrap();
+        disk.write_at("a", 2, b"xyz").unwrap();
+        disk.rename("a", "b").unwrap();
+        assert_eq!(disk.len("a").unwrap_err().kind, DiskErrorKind::NotFound);
+        let mut bytes = [1; 8];
+        assert_eq!(disk.read_at("b", 0, &mut bytes).unwrap(), 5);
+        assert_eq!(&bytes[..5], b"\0\0xyz");
+        disk.create("b").unwrap();
+        assert_eq!(disk.len("b").unwrap(), 0);
+        disk.remove("b").unwrap();
+        assert_eq!(disk.sync("b").unwrap_err().kind, DiskErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,387 @@
+//! The thread that writes the journal.
+//!
+//! Group commit: all that is queued when the last sync has finished becomes one batch, one write
+//! and one sync; then all of it is reported at once, in order. When nothing has come for 100 ms,
+//! and when it stops, it writes the idle mark.
+//!
+//! Never decides what is written. After a failure it reports once and ends; nothing is retried.
+
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Position};
+
+use super::FsDisk;
+use super::prepare::Preparer;
+
+/// How long nothing must come before the idle mark is written.
+const IDLE: Duration = Duration::from_millis(100);
+/// A batch is written when it has grown to this, whatever else is queued.
+const BATCH_TARGET: usize = 1 << 20;
+
+/// What is to become durable.
+#[derive(Clone, Debug)]
+pub struct Persist {
+    /// The number by which [`Persisted`] names it.
+    pub ready: u64,
+    /// The hard state, if it changed. Written before the entries.
+    pub hard: Option<HardState>,
+    /// Entries; each one cancels those at its index and behind.
+    pub entries: Vec<Entry>,
+    /// The highest index known to be committed.
+    pub commit: u64,
+}
+
+/// What became durable.
+#[derive(Clone, Debug)]
+pub struct Persisted {
+    /// The number of the [`Persist`].
+    pub ready: u64,
+    /// Each of its entries' index, and where its data stands.
+    pub at: Vec<(u64, EntryAt)>,
+}
+
+/// The disk refused, or the journal is closed. The member must halt.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the disk thread has stopped: {0}")]
+pub struct DiskFailure(pub LogError);
+
+enum Message {
+    Persist(Persist),
+    PositionFor(u64, Sender<Position>),
+    Free(Vec<Position>),
+    Stop,
+}
+
+/// A handle to the thread. Dropped, it stops the thread as [`DiskThread::stop`] does.
+#[derive(Debug)]
+pub struct DiskThread {
+    queue: Sender<Message>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DiskThread {
+    /// Starts the thread that owns `journal`, and one that prepares its segments on `disk`.
+    ///
+    /// `on_done` is called on the thread, once a sync, with everything that it covered, and once
+    /// with the failure after which nothing is written any more. It must not block.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(
+        journal: Journal<FsDisk>,
+        disk: &FsDisk,
+        on_done: impl Fn(Result<Vec<Persisted>, DiskFailure>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (queue, messages) = channel();
+        let preparer = Preparer::start(disk.clone(), journal.directory(), journal.config())?;
+        let mut writer = Writer {
+            journal,
+            preparer,
+            messages,
+        };
+        let run = move || {
+            if let Err(error) = writer.run(&on_done) {
+                on_done(Err(DiskFailure(error)));
+            }
+        };
+        let thread = Builder::new().name("quorate-disk".into()).spawn(run)?;
+        Ok(Self {
+            queue,
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues what is to become durable, and returns at once. After a failure, which is reported
+    /// to `on_done`, it is dropped.
+    pub fn persist(&self, persist: Persist) {
+        // The thread is gone only after it has reported why.
+        let _ = self.queue.send(Message::Persist(persist));
+    }
+
+    /// Where replay must start for a checkpoint of the state at index `applied`, which must not
+    /// step back from call to call. Waits for the sync in flight.
+    ///
+    /// # Errors
+    /// [`DiskFailure`] if the thread has ended.
+    pub fn position_for(&self, applied: u64) -> Result<Position, DiskFailure> {
+        let (answer, answered) = channel();
+        let _ = self.queue.send(Message::PositionFor(applied, answer));
+        answered.recv().map_err(|_| DiskFailure(LogError::Poisoned))
+    }
+
+    /// Frees the segments that none of the kept checkpoints' positions needs.
+    pub fn free(&self, kept: Vec<Position>) {
+        let _ = self.queue.send(Message::Free(kept));
+    }
+
+    /// Makes durable all that was queued, writes the idle mark and ends the thread. A failure is
+    /// reported to `on_done`.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for DiskThread {
+    fn drop(&mut self) {
+        let _ = self.queue.send(Message::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic there was already printed; the owner learns nothing more here.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What runs on the thread.
+struct Writer {
+    journal: Journal<FsDisk>,
+    preparer: Preparer,
+    messages: Receiver<Message>,
+}
+
+/// What a turn of the thread found in its queue.
+struct Turn {
+    done: Vec<Persisted>,
+    stop: bool,
+}
+
+impl Writer {
+    fn run(
+        &mut self,
+        on_done: &impl Fn(Result<Vec<Persisted>, DiskFailure>),
+    ) -> Result<(), LogError> {
+        self.prepare_ahead();
+        let mut marked = false;
+        loop {
+            let first = if marked {
+                self.wait()
+            } else {
+                self.wait_for(IDLE)
+            };
+            let Some(first) = first else {
+                self.mark()?;
+                marked = true;
+                continue;
+            };
+            let turn = self.gather(first)?;
+            self.journal.sync()?;
+            marked &= turn.done.is_empty();
+            if !turn.done.is_empty() {
+                on_done(Ok(turn.done));
+            }
+            if turn.stop {
+                return self.mark();
+            }
+            self.prepare_ahead();
+        }
+    }
+
+    fn wait(&self) -> Option<Message> {
+        // Without a handle there is nobody left to wait for.
+        Some(self.messages.recv().unwrap_or(Message::Stop))
+    }
+
+    /// `None` when nothing came in time.
+    fn wait_for(&self, time: Duration) -> Option<Message> {
+        match self.messages.recv_timeout(time) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
+        }
+    }
+
+    /// Takes all that is queued, up to a full batch.
+    fn gather(&mut self, first: Message) -> Result<Turn, LogError> {
+        let mut turn = Turn {
+            done: Vec::new(),
+            stop: false,
+        };
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Persist(persist) => turn.done.push(self.append(persist)?),
+                Message::PositionFor(applied, answer) => {
+                    // Nobody waits any more: then nobody needs it.
+                    let _ = answer.send(self.journal.position_for(applied));
+                }
+                Message::Free(kept) => {
+                    self.journal.free(&kept)?;
+                }
+                Message::Stop => {
+                    turn.stop = true;
+                    break;
+                }
+            }
+            if self.journal.gathered_bytes() >= BATCH_TARGET {
+                break;
+            }
+            next = self.messages.try_recv().ok();
+        }
+        Ok(turn)
+    }
+
+    fn append(&mut self, persist: Persist) -> Result<Persisted, LogError> {
+        let Persist {
+            ready,
+            hard,
+            entries,
+            commit,
+        } = persist;
+        if self.journal.may_roll(&entries) {
+            self.await_prepared();
+        }
+        let mut at = Vec::with_capacity(entries.len());
+        self.journal.append(hard, &entries, commit, &mut at)?;
+        Ok(Persisted { ready, at })
+    }
+
+    fn mark(&mut self) -> Result<(), LogError> {
+        if self.journal.may_roll(&[]) {
+            self.await_prepared();
+        }
+        self.journal.idle_mark()
+    }
+
+    /// Sees to it that a segment in hand is not prepared a second time by the journal.
+    fn await_prepared(&mut self) {
+        if let Some(number) = self.preparer.wait() {
+            self.journal.set_prepared(number);
+        }
+    }
+
+    fn prepare_ahead(&mut self) {
+        if let Some(number) = self.preparer.poll() {
+            self.journal.set_prepared(number);
+        }
+        if let Some(number) = self.journal.wants_prepared() {
+            self.preparer.ask(number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use bytes::Bytes;
+    use quorate_log::{Config, EntryKind, Identity, verify};
+
+    use super::*;
+    use crate::disk::Segments;
+    const CONFIG: Config = Config {
+        segment_bytes: 16 << 10,
+    };
+
+    fn entry(index: u64) -> Entry {
+        let data = Bytes::from(format!("value of {index} ").repeat(20));
+        Entry {
+            index,
+            term: 1,
+            kind: EntryKind::Normal,
+            data,
+        }
+    }
+
+    fn persist(ready: u64) -> Persist {
+        let entries = (ready * 3 - 2..=ready * 3).map(entry).collect();
+        let hard = (ready == 1).then_some(HardState {
+            term: 1,
+            vote: 1,
+            commit: 0,
+        });
+        Persist {
+            ready,
+            hard,
+            entries,
+            commit: ready * 3 - 3,
+        }
+    }
+
+    #[test]
+    fn all_that_was_queued_is_reported_in_order_readable_and_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FsDisk::open_locked(directory.path()).unwrap();
+        let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
+        let (timed, times) = disk.timed();
+        let (journal, _) = Journal::open(timed, identity.directory, CONFIG, None).unwrap();
+        let (report, reports) = mpsc::channel();
+        let thread = DiskThread::start(journal, &disk, move |done| {
+            report.send(done.unwrap()).unwrap();
+        })
+        .unwrap();
+        for ready in 1..=100 {
+            thread.persist(persist(ready));
+        }
+        let position = thread.position_for(300).unwrap();
+        assert!(
+            position.segment() > 3,
+            "100 kB went into segments of 16 KiB"
+        );
+        thread.stop();
+        let done: Vec<Persisted> = reports.iter().flatten().collect();
+        assert_eq!(
+            done.iter().map(|done| done.ready).collect::<Vec<_>>(),
+            Vec::from_iter(1..=100)
+        );
+        assert!(times.counts().iter().sum::<u64>() > 0);
+
+        let segments = Segments::new(directory.path().to_owned());
+        for (index, at) in done.iter().flat_map(|done| &done.at) {
+            let data = entry(*index).data;
+            let len = u32::try_from(data.len()).unwrap();
+            assert_eq!(segments.bytes(at.segment, at.offset, len), Some(&data[..]));
+        }
+
+        let report = verify(&disk).unwrap();
+        assert!(report.is_sound() && report.torn.is_none(), "{report}");
+        let (_, recovered) = Journal::open(disk, identity.directory, CONFIG, None).unwrap();
+        let found: Vec<Entry> = recovered
+            .entries
+            .into_iter()
+            .map(|(entry, _)| entry)
+            .collect();
+        assert_eq!(found, (1..=300).map(entry).collect::<Vec<_>>());
+        assert_eq!(
+            recovered.hard,
+            HardState {
+                term: 1,
+                vote: 1,
+                commit: 297
+            }
+        );
+    }
+
+    #[test]
+    fn an_entry_that_fits_no_segment_is_reported_and_ends_the_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FsDisk::open_locked(directory.path()).unwrap();
+        let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
+        let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
+        let (report, reports) = mpsc::channel();
+        let thread = DiskThread::start(journal, &disk, move |done| {
+            report.send(done.map(|done| done.len())).unwrap();
+        })
+        .unwrap();
+        let data = Bytes::from(vec![0; 20 << 10]);
+        let entries = vec![Entry { data, ..entry(1) }];
+        thread.persist(Persist {
+            ready: 1,
+            hard: None,
+            entries,
+            commit: 0,
+        });
+        let failure = reports.recv().unwrap().unwrap_err();
+        assert!(matches!(failure.0, LogError::TooLarge { .. }), "{failure}");
+        assert!(thread.position_for(1).recv().is_err());
+        assert!(matches!(
+            thread.stop().unwrap_err().0,
+            LogError::TooLarge { .. }
+        ));
+        assert!(
+            reports.recv().is_err(),
+            "nothing is reported after the failure"
+        );
+    }
+}
