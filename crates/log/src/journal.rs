@@ -255,6 +255,12 @@ impl<D: Disk> Journal<D> {
         self.next_prepared |= number == self.link.at.segment + 1;
     }
 
+    /// The disk that it writes to.
+    #[must_use]
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// How new segments are laid out.
     #[must_use]
     pub fn config(&self) -> Config {

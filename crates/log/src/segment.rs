@@ -22,6 +22,7 @@ pub(crate) const SEGMENT_HEAD: u32 = 64;
 const CRC_AT: usize = 60;
 const SUFFIX: &str = ".segment";
 const ZEROS_PER_WRITE: usize = 1 << 20;
+const SYNC_EVERY: u32 = 4 << 20;
 
 /// The room that every segment keeps for the batch that seals it.
 pub(crate) fn seal_bytes() -> u32 {
@@ -79,6 +80,10 @@ pub fn prepare_segment<D: Disk>(
         let count = zeros.len().min((segment_bytes - offset) as usize);
         disk.write_at(&name, u64::from(offset), &zeros[..count])?;
         offset += u32::try_from(count).expect("no longer than the segment");
+        // In pieces, so that the journal's syncs do not queue behind one of 64 MiB.
+        if offset.is_multiple_of(SYNC_EVERY) {
+            disk.sync(&name)?;
+        }
     }
     zeros.truncate(SEGMENT_HEAD as usize);
     encode_header(&mut zeros, directory, number, segment_bytes);

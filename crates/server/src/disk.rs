@@ -5,12 +5,14 @@
 //! when to write them the replica's.
 
 mod fs;
+mod lock;
 mod prepare;
 mod segments;
 mod sync_times;
 mod thread;
 
-pub use fs::{FsDisk, OpenError};
+pub use fs::FsDisk;
+pub use lock::{DirLock, LockError};
 pub use segments::Segments;
 pub use sync_times::{SYNC_BUCKETS, SyncTimes};
 pub use thread::{DiskFailure, DiskThread, Persist, Persisted};

@@ -5,9 +5,9 @@
 //! failed ones never: whether to trust the disk after that is the journal's to say.
 
 use std::collections::HashMap;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -16,9 +16,7 @@ use quorate_log::{Disk, DiskError, DiskErrorKind};
 
 use super::SyncTimes;
 
-const LOCK: &str = "lock";
-
-/// A data directory. Clones share its descriptors and its lock.
+/// A data directory. Clones share its descriptors.
 #[derive(Clone, Debug)]
 pub struct FsDisk {
     shared: Arc<Shared>,
@@ -30,74 +28,20 @@ struct Shared {
     path: PathBuf,
     directory: File,
     files: Mutex<HashMap<String, Arc<File>>>,
-    /// Held, by its mere being open, as long as any clone lives.
-    _lock: Option<File>,
-}
-
-/// Why a data directory could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process works in it. Say so and end.
-    #[error(
-        "data directory {} is in use by another process: stop that one first, \
-         or name another directory by --data-dir", .0.display()
-    )]
-    InUse(PathBuf),
-    /// The system refused.
-    #[error("cannot open data directory {}: {source}", path.display())]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 impl FsDisk {
-    /// Opens a directory for a member: makes it if it is not there, and locks it.
+    /// Opens a directory that exists. Whoever writes must hold its [`super::DirLock`].
     ///
     /// # Errors
-    /// [`OpenError::InUse`] while another process has it open.
-    pub fn open_locked(path: &Path) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        make_directory(path).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
-        let lock = options.open(path.join(LOCK)).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Self::with_lock(path, Some(lock)).map_err(failed),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
-        }
-    }
-
-    /// Opens a directory to look at, without a lock; it must exist.
-    ///
-    /// # Errors
-    /// [`OpenError::Io`].
-    pub fn open_unlocked(path: &Path) -> Result<Self, OpenError> {
-        Self::with_lock(path, None).map_err(|source| OpenError::Io {
-            path: path.to_owned(),
-            source,
-        })
-    }
-
-    fn with_lock(path: &Path, lock: Option<File>) -> io::Result<Self> {
-        let directory = File::open(path)?;
-        let (path, files) = (path.to_owned(), Mutex::default());
+    /// Those of the system.
+    pub fn open(path: &Path) -> Result<Self, DiskError> {
+        let directory = File::open(path)
+            .map_err(|error| refused("open", &path.display().to_string(), &error))?;
         let shared = Shared {
-            path,
+            path: path.to_owned(),
             directory,
-            files,
-            _lock: lock,
+            files: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -146,18 +90,6 @@ impl FsDisk {
         let file = Arc::new(opened?);
         files.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
-    }
-}
-
-/// Makes the directory, and its name durable.
-fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
     }
 }
 
@@ -279,24 +211,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_process_is_refused_with_a_sentence() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("made/here");
-        let first = FsDisk::open_locked(&path).unwrap();
-        let error = FsDisk::open_locked(&path).unwrap_err();
-        assert!(
-            error.to_string().contains("is in use by another process"),
-            "{error}"
-        );
-        FsDisk::open_unlocked(&path).unwrap();
-        drop(first);
-        FsDisk::open_locked(&path).unwrap();
-    }
-
-    #[test]
     fn a_renamed_file_keeps_its_descriptor_and_a_created_one_is_new() {
         let parent = tempfile::tempdir().unwrap();
-        let disk = FsDisk::open_locked(parent.path()).unwrap();
+        let disk = FsDisk::open(parent.path()).unwrap();
         disk.create("a").unwrap();
         disk.write_at("a", 2, b"xyz").unwrap();
         disk.rename("a", "b").unwrap();

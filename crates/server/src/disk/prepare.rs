@@ -1,6 +1,5 @@
 //! A thread that prepares the next segment before it is needed.
 
-use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 
@@ -21,7 +20,9 @@ pub(super) struct Preparer {
 }
 
 impl Preparer {
-    pub(super) fn start(disk: FsDisk, directory: DirectoryId, config: Config) -> io::Result<Self> {
+    /// # Panics
+    /// If the system gives no thread.
+    pub(super) fn start(disk: FsDisk, directory: DirectoryId, config: Config) -> Self {
         let (ask, asks) = channel::<u32>();
         let (report, done) = channel();
         let run = move || {

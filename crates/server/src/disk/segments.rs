@@ -1,17 +1,19 @@
 //! Segment files in memory, for readers on any thread.
 //!
-//! A segment is mapped read-only when something in it is read first, and stays mapped as long as
-//! the registry lives, even after its file was removed.
+//! A segment is mapped read-only when the registry is opened, or when it is prepared or first
+//! read, and stays mapped as long as the registry lives, even after its file was removed.
 //!
 //! The one module of the server with `unsafe`: it hands out slices of a file that the disk
 //! thread goes on writing.
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use memmap2::{MmapOptions, MmapRaw};
-use quorate_log::segment_name;
+use quorate_log::{Disk, DiskError, segment_name, segment_number};
+
+use super::FsDisk;
 
 /// Segments in a page of the table, and pages.
 const PAGE: usize = 1024;
@@ -26,11 +28,20 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// The segments of a data directory.
-    #[must_use]
-    pub fn new(directory: PathBuf) -> Self {
+    /// Maps the segments that a data directory has.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn open(disk: &FsDisk) -> Result<Arc<Self>, DiskError> {
         let pages = std::iter::repeat_with(OnceLock::new).take(PAGE).collect();
-        Self { directory, pages }
+        let segments = Self {
+            directory: disk.path().to_owned(),
+            pages,
+        };
+        for number in disk.list()?.iter().filter_map(|name| segment_number(name)) {
+            segments.map(number);
+        }
+        Ok(Arc::new(segments))
     }
 
     /// `len` bytes at `offset` of a segment, not checked against any checksum. `None` if the
@@ -57,7 +68,8 @@ impl Segments {
     }
 
     /// The mapping of a segment, made if need be.
-    fn map(&self, segment: u32) -> Option<&MmapRaw> {
+    /// The mapping of a segment, made if need be.
+    pub(super) fn map(&self, segment: u32) -> Option<&MmapRaw> {
         let page = self.pages.get(segment as usize / PAGE)?;
         let page = page.get_or_init(|| Box::new([const { OnceLock::new() }; PAGE]));
         let slot = &page[segment as usize % PAGE];
@@ -86,7 +98,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(segment_name(1025));
         std::fs::write(&path, [0; 8192]).unwrap();
-        let segments = Segments::new(directory.path().to_owned());
+        let segments = Segments::open(&FsDisk::open(directory.path()).unwrap()).unwrap();
         assert_eq!(segments.bytes(1025, 0, 3), Some(&[0; 3][..]));
         let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
         std::os::unix::fs::FileExt::write_all_at(&file, b"value", 5000).unwrap();

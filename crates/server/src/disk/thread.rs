@@ -6,15 +6,15 @@
 //!
 //! Never decides what is written. After a failure it reports once and ends; nothing is retried.
 
-use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Position};
 
-use super::FsDisk;
 use super::prepare::Preparer;
+use super::{FsDisk, Segments};
 
 /// How long nothing must come before the idle mark is written.
 const IDLE: Duration = Duration::from_millis(100);
@@ -59,39 +59,44 @@ enum Message {
 #[derive(Debug)]
 pub struct DiskThread {
     queue: Sender<Message>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), DiskFailure>>>,
 }
 
 impl DiskThread {
-    /// Starts the thread that owns `journal`, and one that prepares its segments on `disk`.
+    /// Starts the thread that owns `journal`, and one that prepares segments for it.
     ///
     /// `on_done` is called on the thread, once a sync, with everything that it covered, and once
     /// with the failure after which nothing is written any more. It must not block.
     ///
-    /// # Errors
+    /// # Panics
     /// If the system gives no thread.
     pub fn start(
         journal: Journal<FsDisk>,
-        disk: &FsDisk,
+        segments: Arc<Segments>,
         on_done: impl Fn(Result<Vec<Persisted>, DiskFailure>) + Send + 'static,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let (queue, messages) = channel();
-        let preparer = Preparer::start(disk.clone(), journal.directory(), journal.config())?;
+        let disk = journal.disk().clone();
+        let preparer = Preparer::start(disk, journal.directory(), journal.config());
         let mut writer = Writer {
             journal,
             preparer,
+            segments,
             messages,
         };
         let run = move || {
-            if let Err(error) = writer.run(&on_done) {
-                on_done(Err(DiskFailure(error)));
+            let ended = writer.run(&on_done).map_err(DiskFailure);
+            if let Err(failure) = &ended {
+                on_done(Err(failure.clone()));
             }
+            ended
         };
-        let thread = Builder::new().name("quorate-disk".into()).spawn(run)?;
-        Ok(Self {
+        let thread = Builder::new().name("quorate-disk".into()).spawn(run);
+        let thread = thread.expect("a process that starts gets its first few threads");
+        Self {
             queue,
             thread: Some(thread),
-        })
+        }
     }
 
     /// Queues what is to become durable, and returns at once. After a failure, which is reported
@@ -101,15 +106,14 @@ impl DiskThread {
         let _ = self.queue.send(Message::Persist(persist));
     }
 
-    /// Where replay must start for a checkpoint of the state at index `applied`, which must not
-    /// step back from call to call. Waits for the sync in flight.
-    ///
-    /// # Errors
-    /// [`DiskFailure`] if the thread has ended.
-    pub fn position_for(&self, applied: u64) -> Result<Position, DiskFailure> {
+    /// Asks where replay must start for a checkpoint of the state at index `applied`, which must
+    /// not step back from call to call. Returns at once; the answer comes after the sync in
+    /// flight, and never if the thread has ended.
+    #[must_use]
+    pub fn position_for(&self, applied: u64) -> Receiver<Position> {
         let (answer, answered) = channel();
         let _ = self.queue.send(Message::PositionFor(applied, answer));
-        answered.recv().map_err(|_| DiskFailure(LogError::Poisoned))
+        answered
     }
 
     /// Frees the segments that none of the kept checkpoints' positions needs.
@@ -117,20 +121,29 @@ impl DiskThread {
         let _ = self.queue.send(Message::Free(kept));
     }
 
-    /// Makes durable all that was queued, writes the idle mark and ends the thread. A failure is
-    /// reported to `on_done`.
-    pub fn stop(self) {
-        drop(self);
+    /// Makes durable all that was queued, writes the idle mark and ends the thread.
+    ///
+    /// # Errors
+    /// The failure that ended it, now or before.
+    pub fn stop(mut self) -> Result<(), DiskFailure> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), DiskFailure> {
+        let _ = self.queue.send(Message::Stop);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(ended)) => ended,
+            // A panic was already printed; what it left on disk is not known.
+            Some(Err(_)) => Err(DiskFailure(LogError::Poisoned)),
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for DiskThread {
     fn drop(&mut self) {
-        let _ = self.queue.send(Message::Stop);
-        if let Some(thread) = self.thread.take() {
-            // A panic there was already printed; the owner learns nothing more here.
-            let _ = thread.join();
-        }
+        // It was reported to `on_done`.
+        let _ = self.end();
     }
 }
 
@@ -138,6 +151,7 @@ impl Drop for DiskThread {
 struct Writer {
     journal: Journal<FsDisk>,
     preparer: Preparer,
+    segments: Arc<Segments>,
     messages: Receiver<Message>,
 }
 
@@ -246,17 +260,22 @@ impl Writer {
 
     /// Sees to it that a segment in hand is not prepared a second time by the journal.
     fn await_prepared(&mut self) {
-        if let Some(number) = self.preparer.wait() {
-            self.journal.set_prepared(number);
-        }
+        let ready = self.preparer.wait();
+        self.take_prepared(ready);
     }
 
     fn prepare_ahead(&mut self) {
-        if let Some(number) = self.preparer.poll() {
-            self.journal.set_prepared(number);
-        }
+        let ready = self.preparer.poll();
+        self.take_prepared(ready);
         if let Some(number) = self.journal.wants_prepared() {
             self.preparer.ask(number);
+        }
+    }
+
+    fn take_prepared(&mut self, ready: Option<u32>) {
+        if let Some(number) = ready {
+            self.journal.set_prepared(number);
+            self.segments.map(number);
         }
     }
 }
@@ -269,7 +288,6 @@ mod tests {
     use quorate_log::{Config, EntryKind, Identity, verify};
 
     use super::*;
-    use crate::disk::Segments;
     const CONFIG: Config = Config {
         segment_bytes: 16 << 10,
     };
@@ -302,24 +320,24 @@ mod tests {
     #[test]
     fn all_that_was_queued_is_reported_in_order_readable_and_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = FsDisk::open_locked(directory.path()).unwrap();
+        let disk = FsDisk::open(directory.path()).unwrap();
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (timed, times) = disk.timed();
         let (journal, _) = Journal::open(timed, identity.directory, CONFIG, None).unwrap();
+        let segments = Segments::open(&disk).unwrap();
         let (report, reports) = mpsc::channel();
-        let thread = DiskThread::start(journal, &disk, move |done| {
+        let thread = DiskThread::start(journal, segments.clone(), move |done| {
             report.send(done.unwrap()).unwrap();
-        })
-        .unwrap();
+        });
         for ready in 1..=100 {
             thread.persist(persist(ready));
         }
-        let position = thread.position_for(300).unwrap();
+        let position = thread.position_for(300).recv().unwrap();
         assert!(
             position.segment() > 3,
             "100 kB went into segments of 16 KiB"
         );
-        thread.stop();
+        thread.stop().unwrap();
         let done: Vec<Persisted> = reports.iter().flatten().collect();
         assert_eq!(
             done.iter().map(|done| done.ready).collect::<Vec<_>>(),
@@ -327,7 +345,6 @@ mod tests {
         );
         assert!(times.counts().iter().sum::<u64>() > 0);
 
-        let segments = Segments::new(directory.path().to_owned());
         for (index, at) in done.iter().flat_map(|done| &done.at) {
             let data = entry(*index).data;
             let len = u32::try_from(data.len()).unwrap();
@@ -356,14 +373,14 @@ mod tests {
     #[test]
     fn an_entry_that_fits_no_segment_is_reported_and_ends_the_thread() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = FsDisk::open_locked(directory.path()).unwrap();
+        let disk = FsDisk::open(directory.path()).unwrap();
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
+        let segments = Segments::open(&disk).unwrap();
         let (report, reports) = mpsc::channel();
-        let thread = DiskThread::start(journal, &disk, move |done| {
+        let thread = DiskThread::start(journal, segments.clone(), move |done| {
             report.send(done.map(|done| done.len())).unwrap();
-        })
-        .unwrap();
+        });
         let data = Bytes::from(vec![0; 20 << 10]);
         let entries = vec![Entry { data, ..entry(1) }];
         thread.persist(Persist {
