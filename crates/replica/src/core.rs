@@ -193,7 +193,8 @@ impl Core {
         let entries = ready.take_entries();
         let hard = ready.hs().cloned();
         let must_sync = ready.must_sync();
-        let reads = ready.take_read_states().iter().map(|state| {
+        let read_states = ready.take_read_states();
+        let reads = read_states.iter().map(|state| {
             let context = state.request_ctx[..].try_into().expect("contexts are ours");
             (u64::from_le_bytes(context), state.index)
         });

@@ -296,7 +296,7 @@ impl Replica {
     fn propose_held(&mut self) -> Result<(), Halt> {
         while !self.held.is_empty() && self.core.is_leader() {
             let mut bytes = 0;
-            let fits = |entry: &Bytes| {
+            let mut fits = |entry: &Bytes| {
                 let first = bytes == 0;
                 bytes += entry.len();
                 first || bytes <= BATCH_BYTES

@@ -1,5 +1,13 @@
 //! The server: sockets, files, threads and flags around the replicated store.
 
 pub mod config;
+pub mod disk;
 pub mod logging;
+pub mod node;
+mod peer;
+pub mod serve;
 pub mod systemd;
+pub mod util;
+pub mod v2;
+pub mod v3;
+pub mod watch;

@@ -51,6 +51,8 @@ pub struct Store {
     pub(crate) deadlines: BTreeSet<(ClusterTime, Key, Class)>,
     pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) live_bytes: u64,
+    /// Bytes of values that are not compacted, by the segment of this member's log they lie in.
+    segment_bytes: BTreeMap<u32, u64>,
 }
 
 impl Default for Store {
@@ -66,6 +68,7 @@ impl Default for Store {
             deadlines: BTreeSet::new(),
             members: BTreeMap::new(),
             live_bytes: 0,
+            segment_bytes: BTreeMap::new(),
         }
     }
 }
@@ -136,6 +139,11 @@ impl Store {
     /// Bytes that count against the quota: Σ(256 + key + value) over all versions not compacted.
     pub fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// Whether a value that is not compacted lies in `segment` of this member's log.
+    pub fn needs_segment(&self, segment: u32) -> bool {
+        self.segment_bytes.contains_key(&segment)
     }
 
     /// The members, by id.
@@ -358,10 +366,12 @@ impl Store {
                 let Some(chain) = self.files.get_mut(key) else {
                     return;
                 };
-                let live_bytes = &mut self.live_bytes;
-                if chain.compact(oldest, |gone| *live_bytes -= file_bytes(key, gone)) {
+                let mut gone = Vec::new();
+                let removed = chain.compact(oldest, |version| gone.push(version.clone()));
+                if removed {
                     self.files.remove(key);
                 }
+                gone.iter().for_each(|version| self.uncount(key, version));
             }
             Class::Dir => {
                 let Some(chain) = self.dirs.get_mut(key) else {
@@ -388,8 +398,26 @@ impl Store {
     }
 
     pub(crate) fn push_file(&mut self, key: &Key, version: FileVersion) {
-        self.live_bytes += file_bytes(key, &version);
+        self.count(key, &version);
         push(&mut self.files, key, version);
+    }
+
+    pub(crate) fn count(&mut self, key: &Key, version: &FileVersion) {
+        self.live_bytes += file_bytes(key, version);
+        if let Value::Logged(at) = &version.value {
+            *self.segment_bytes.entry(at.segment).or_default() += u64::from(at.len);
+        }
+    }
+
+    fn uncount(&mut self, key: &Key, version: &FileVersion) {
+        self.live_bytes -= file_bytes(key, version);
+        if let Value::Logged(at) = &version.value {
+            let bytes = self.segment_bytes.get_mut(&at.segment).expect("counted when written");
+            *bytes -= u64::from(at.len);
+            if *bytes == 0 {
+                self.segment_bytes.remove(&at.segment);
+            }
+        }
     }
 
     pub(crate) fn push_dir(&mut self, path: &Key, version: DirVersion) {
@@ -443,7 +471,7 @@ impl Store {
     }
 }
 
-pub(crate) fn file_bytes(key: &Key, version: &FileVersion) -> u64 {
+fn file_bytes(key: &Key, version: &FileVersion) -> u64 {
     VERSION_BYTES + key.len() as u64 + version.value.len() as u64
 }
 

@@ -12,7 +12,6 @@ use core::ops::Bound;
 use crate::chain::{Chain, Versioned};
 use crate::codec::{DecodeError, Read, Write};
 use crate::command::Member;
-use crate::store::file_bytes;
 use crate::{
     Action, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark,
     Revision, Store, UnixMs, Value, ValueAt,
@@ -332,7 +331,7 @@ impl Loader {
         let mut chain = self.chain(&key, Class::File, read, decode_file)?;
         chain.compact(self.store.oldest(), |_| {});
         for version in chain.iter() {
-            self.store.live_bytes += file_bytes(&key, version);
+            self.store.count(&key, version);
         }
         if let Some(live) = chain.live() {
             let known =

@@ -17,6 +17,8 @@ use crate::wire::{Stream, Wire, method};
 
 /// The watcher that shows that nothing else is on its way.
 const BARRIER: i64 = 1 << 60;
+/// A zero byte as text.
+const ZERO: &str = "\\000";
 
 #[test]
 fn golden_scripts() {
@@ -180,9 +182,21 @@ impl Session {
         ];
         let text = answer.to_text_format();
         let text = ids.iter().fold(text, |text, (from, to)| text.replace(from, to));
-        let ids = "cluster_id:CLUSTER,member_id:MEMBER,";
-        text.replace(&format!("{ids}revision"), "IDS,revision").replace(ids, "IDS,")
+        short(&text.replace("cluster_id:CLUSTER,member_id:MEMBER,", "IDS,"))
     }
+}
+
+/// Long values as `ZEROS(length)`.
+fn short(text: &str) -> String {
+    let literals = text.split('"').map(|literal| {
+        let zeros = literal.len() / ZERO.len();
+        if zeros > 16 && literal == ZERO.repeat(zeros) {
+            format!("ZEROS({zeros})")
+        } else {
+            literal.to_owned()
+        }
+    });
+    literals.collect::<Vec<_>>().join("\"")
 }
 
 fn field(message: &DynamicMessage, name: &str) -> Value {
@@ -201,11 +215,11 @@ fn parse(line: &str) -> (MethodDescriptor, DynamicMessage) {
 }
 
 fn text(method: &MethodDescriptor, text: &str) -> DynamicMessage {
-    // `x*1000` in a bytes literal's place: so many zero bytes.
+    // In place of a bytes literal: so many zero bytes.
     let text = match text.split_once("ZEROS(") {
         Some((before, rest)) => {
             let (count, after) = rest.split_once(')').expect("ZEROS(count)");
-            let zeros = "\\000".repeat(count.parse().expect("a count"));
+            let zeros = ZERO.repeat(count.parse().expect("a count"));
             format!("{before}'{zeros}'{after}")
         }
         None => text.to_owned(),

@@ -3,4 +3,5 @@
 mod golden;
 mod member;
 mod recorded;
+mod streams;
 mod wire;

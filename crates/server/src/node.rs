@@ -1,0 +1,308 @@
+//! One running member: the replica, its machine and its disk, for the handlers of both dialects.
+//!
+//! [`Node`] is the handle that handlers hold. Everything they ask goes through an inbox that the
+//! driver empties once a turn of the runtime, so that what arrives together is proposed, synced and
+//! answered together. Owns the threads and locks around the replica; never knows a wire format.
+//!
+//! N1. A proposal is answered by what its entry did when it was applied here, or by
+//!     [`Unavailable`]; nothing repeats it (P1).
+//! N2. Hubs hear of changes before the write lock of their apply is given back.
+
+mod checkpoint;
+mod compaction;
+mod driver;
+mod open;
+mod values;
+mod waiters;
+
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use quorate_replica::{LeaseAnswer, Machine, Monotonic, Now, Replica};
+use quorate_store::command::{Body, Draft, RequestId};
+use quorate_store::{Outcome, Refusal, UnixMs};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::config::Config;
+use crate::disk::Segments;
+use waiters::Waiters;
+
+pub use open::{OpenError, Running};
+
+/// Requests that wait at once; one more is refused.
+const MAX_WAITING: usize = 100_000;
+/// Bytes of requests that wait at once; one more is refused.
+const MAX_WAITING_BYTES: usize = 256 << 20;
+
+/// Why a request was not answered. No layer repeats one that is not [`Self::TooManyRequests`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Unavailable {
+    /// Not done: too much is waiting already.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// Not done: there is no leader to ask.
+    #[error("no leader")]
+    NoLeader,
+    /// It took too long, and may still happen.
+    #[error("request timed out")]
+    TimedOut,
+    /// The member is stopping; the request may have happened.
+    #[error("server stopped")]
+    Stopped,
+}
+
+/// What this member knows of the cluster.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Status {
+    /// The leader's id, if one is known.
+    pub leader: Option<u64>,
+    /// The current term.
+    pub term: u64,
+    /// The commit index.
+    pub committed: u64,
+    /// The last index applied here.
+    pub applied: u64,
+}
+
+/// A running member.
+#[derive(Clone)]
+pub struct Node(Arc<Shared>);
+
+struct Shared {
+    config: Config,
+    cluster_id: u64,
+    member_id: u64,
+    incarnation: u64,
+    started: Instant,
+    machine: RwLock<Machine>,
+    replica: Mutex<Replica>,
+    segments: Arc<Segments>,
+    inbox: Mutex<Inbox>,
+    wake: Notify,
+    /// Everything compaction left behind is cleared up.
+    tidy: watch::Sender<bool>,
+    /// Why the member has stopped, once it has.
+    stopped: watch::Sender<Option<String>>,
+    watch_hub: Arc<crate::watch::Hub>,
+    tree_hub: Arc<crate::v2::watch::Hub>,
+}
+
+/// What waits for the driver's next turn.
+#[derive(Default)]
+struct Inbox {
+    drafts: Vec<Draft>,
+    reads: Vec<oneshot::Sender<()>>,
+    done: Vec<Result<Vec<crate::disk::Persisted>, crate::disk::DiskFailure>>,
+    waiters: Waiters,
+    /// No more requests are taken.
+    closed: bool,
+}
+
+impl Node {
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> u64 {
+        self.0.cluster_id
+    }
+
+    /// This member's id.
+    pub fn member_id(&self) -> u64 {
+        self.0.member_id
+    }
+
+    /// How it was started.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The state, for reading. Hold it for bounded work only, and never across an `await`.
+    pub fn machine(&self) -> RwLockReadGuard<'_, Machine> {
+        self.0
+            .machine
+            .read()
+            .expect("a panic while applying ends the process")
+    }
+
+    /// Where older and larger values are read from.
+    pub fn values(&self) -> &Segments {
+        &self.0.segments
+    }
+
+    /// v3 watchers.
+    pub fn watch_hub(&self) -> &Arc<crate::watch::Hub> {
+        &self.0.watch_hub
+    }
+
+    /// v2 watchers.
+    pub fn tree_hub(&self) -> &Arc<crate::v2::watch::Hub> {
+        &self.0.tree_hub
+    }
+
+    /// What this member knows of the cluster.
+    pub fn status(&self) -> Status {
+        let known = self.0.replica().status();
+        Status {
+            leader: known.leader,
+            term: known.term,
+            committed: known.committed,
+            applied: self.machine().applied().0,
+        }
+    }
+
+    /// Writes through the log.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; after [`Unavailable::TimedOut`] or [`Unavailable::Stopped`] the write may
+    /// still happen.
+    pub async fn propose(&self, body: Body) -> Result<Outcome, Unavailable> {
+        if let Some(outcome) = self.over_quota(&body) {
+            return Ok(outcome);
+        }
+        let answer = {
+            let mut inbox = self.0.inbox();
+            if inbox.closed {
+                return Err(Unavailable::Stopped);
+            }
+            if inbox.waiters.len() >= MAX_WAITING || inbox.waiters.bytes() >= MAX_WAITING_BYTES {
+                return Err(Unavailable::TooManyRequests);
+            }
+            let id = RequestId {
+                member: self.0.member_id,
+                incarnation: self.0.incarnation,
+                counter: inbox.waiters.next_counter(),
+            };
+            let draft = Draft::new(id, self.0.wall(), &body);
+            let answer = inbox.waiters.add(draft.len(), self.0.deadline());
+            inbox.drafts.push(draft);
+            answer
+        };
+        self.0.wake.notify_one();
+        answer.await.unwrap_or(Err(Unavailable::TimedOut))
+    }
+
+    /// Waits until the machine holds everything that was committed when this was called.
+    ///
+    /// # Errors
+    /// [`Unavailable::TimedOut`] without a leader, [`Unavailable::Stopped`].
+    pub async fn read_index(&self) -> Result<(), Unavailable> {
+        let (answer, confirmed) = oneshot::channel();
+        {
+            let mut inbox = self.0.inbox();
+            if inbox.closed {
+                return Err(Unavailable::Stopped);
+            }
+            if inbox.reads.len() >= MAX_WAITING {
+                return Err(Unavailable::TooManyRequests);
+            }
+            inbox.reads.push(answer);
+        }
+        self.0.wake.notify_one();
+        // A round that finds no leader is dropped by the driver when it has waited too long.
+        confirmed.await.map_err(|_| Unavailable::TimedOut)
+    }
+
+    /// Gives a lease its full time again: its length in seconds; `None` if it is unknown or over.
+    ///
+    /// # Errors
+    /// [`Unavailable::NoLeader`].
+    pub async fn renew(&self, lease: i64) -> Result<Option<i64>, Unavailable> {
+        let mut replica = self.0.replica();
+        if !replica.leads() {
+            return Err(Unavailable::NoLeader);
+        }
+        Ok(replica.renew(self.0.now(), lease))
+    }
+
+    /// What is left of a lease; `None` if it is unknown.
+    ///
+    /// # Errors
+    /// [`Unavailable::NoLeader`].
+    pub async fn lease_left(&self, lease: i64) -> Result<Option<LeaseAnswer>, Unavailable> {
+        let replica = self.0.replica();
+        if !replica.leads() {
+            return Err(Unavailable::NoLeader);
+        }
+        Ok(replica.lease_left(self.0.now(), lease))
+    }
+
+    /// The leases, soonest to end first.
+    pub fn leases_by_end(&self) -> Vec<i64> {
+        self.0.replica().leases_by_end()
+    }
+
+    /// Waits until everything that compaction left behind is cleared up.
+    pub async fn purged(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.0.tidy.subscribe().wait_for(|tidy| *tidy).await;
+    }
+
+    /// Waits until the member has stopped by itself, and says why.
+    pub async fn halted(&self) -> String {
+        let mut stopped = self.0.stopped.subscribe();
+        let reason = stopped.wait_for(Option::is_some).await;
+        reason
+            .ok()
+            .and_then(|reason| reason.clone())
+            .unwrap_or_default()
+    }
+
+    /// The quota is this member's own flag, so it is judged here and never by the state machine.
+    fn over_quota(&self, body: &Body) -> Option<Outcome> {
+        let quota = self.0.config.quota_bytes?;
+        let cost = compaction::cost(body)?;
+        let machine = self.machine();
+        let store = machine.store();
+        (store.live_bytes().saturating_add(cost) > quota).then(|| Outcome {
+            revision: store.revision(),
+            result: Err(Refusal::NoSpace),
+        })
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox
+            .lock()
+            .expect("nothing panics while it holds the inbox")
+    }
+
+    fn replica(&self) -> MutexGuard<'_, Replica> {
+        self.replica
+            .lock()
+            .expect("a panic in the replica ends the process")
+    }
+
+    fn now(&self) -> Now {
+        let monotonic = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Now {
+            monotonic: Monotonic(monotonic),
+            wall: self.wall(),
+        }
+    }
+
+    fn wall(&self) -> UnixMs {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// When a request that comes now has waited too long: etcd's 5 s plus two elections.
+    fn deadline(&self) -> Instant {
+        Instant::now() + std::time::Duration::from_secs(5) + 2 * self.config.election_timeout
+    }
+
+    /// Ends the member: everyone who waits is told, nobody new is taken.
+    fn halt(&self, reason: String) {
+        tracing::error!(%reason, "this member must stop");
+        self.close();
+        self.stopped.send_replace(Some(reason));
+    }
+
+    fn close(&self) {
+        let mut inbox = self.inbox();
+        inbox.closed = true;
+        inbox.drafts.clear();
+        inbox.reads.clear();
+        inbox.waiters.close();
+    }
+}

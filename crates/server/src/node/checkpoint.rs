@@ -1,0 +1,191 @@
+//! Takes checkpoints while writes go on, and frees the segments that nothing needs any more.
+//!
+//! A checkpoint is due when the log has grown by what the last one took, and at least 64 MiB, so
+//! that its cost is shared by as much log. It is written on a thread of its own, which holds the
+//! machine's read lock for one chunk of keys at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use quorate_log::{CheckpointWriter, DirectoryId, Entry, LogError, Position};
+use quorate_store::{Cursor, Revision};
+
+use super::Shared;
+use crate::disk::{DiskThread, FsDisk};
+
+/// The log grows by at least this between two checkpoints, in bytes.
+const LEAST_GROWTH: u64 = 64 << 20;
+/// Keys walked under one hold of the machine's lock.
+const CHUNK_KEYS: usize = 512;
+
+pub(super) struct Checkpoints {
+    disk: FsDisk,
+    directory: DirectoryId,
+    /// Bytes that went to the log since the last checkpoint began.
+    grown: u64,
+    threshold: u64,
+    /// Positions of the two newest checkpoints, older first.
+    kept: Vec<Position>,
+    running: Option<JoinHandle<Result<Taken, LogError>>>,
+    abandon: Arc<AtomicBool>,
+    /// The oldest revision when clearing up last began.
+    pub(super) compacted: Revision,
+}
+
+struct Taken {
+    position: Position,
+    bytes: u64,
+}
+
+/// What a checkpoint is of.
+struct Begun {
+    index: u64,
+    term: u64,
+    meta: Vec<u8>,
+    cursor: Cursor,
+}
+
+impl Checkpoints {
+    /// `newest` is the checkpoint that the member started from.
+    pub(super) fn new(disk: FsDisk, directory: DirectoryId, newest: Option<Position>) -> Self {
+        Self {
+            disk,
+            directory,
+            grown: 0,
+            threshold: LEAST_GROWTH,
+            kept: newest.into_iter().collect(),
+            running: None,
+            abandon: Arc::default(),
+            compacted: Revision::ZERO,
+        }
+    }
+
+    /// Notes what goes to the log.
+    pub(super) fn grew(&mut self, entries: &[Entry]) {
+        self.grown += entries
+            .iter()
+            .map(|entry| entry.data.len() as u64 + 32)
+            .sum::<u64>();
+    }
+
+    /// Whether one is being written: nothing may be purged meanwhile.
+    pub(super) fn is_walking(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Begins one that is due; ends one that is done.
+    pub(super) fn look(
+        &mut self,
+        shared: &Arc<Shared>,
+        disk: &DiskThread,
+    ) -> Result<(), String> {
+        if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
+            let joined = self.running.take().expect("just seen").join();
+            shared
+                .machine
+                .write()
+                .expect("a panic ends the process")
+                .end_walk();
+            match joined.map_err(|_| "the checkpoint thread panicked".to_owned())? {
+                Ok(taken) => {
+                    tracing::info!(bytes = taken.bytes, "checkpoint taken");
+                    self.threshold = LEAST_GROWTH.max(taken.bytes);
+                    self.kept.push(taken.position);
+                    if self.kept.len() > 2 {
+                        self.kept.remove(0);
+                    }
+                    disk.free(self.kept.clone());
+                }
+                // The log still has everything: the next growth tries again.
+                Err(error) => tracing::error!(%error, "no checkpoint could be taken"),
+            }
+        }
+        if self.running.is_none() && self.grown >= self.threshold {
+            self.begin(shared, disk);
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, shared: &Arc<Shared>, disk: &DiskThread) {
+        self.grown = 0;
+        let begun = {
+            let mut machine = shared.machine.write().expect("a panic ends the process");
+            let (index, term) = machine.applied();
+            let (meta, cursor) = machine.begin_walk();
+            Begun {
+                index,
+                term,
+                meta,
+                cursor,
+            }
+        };
+        let (files, directory) = (self.disk.clone(), self.directory);
+        let (shared, abandon) = (shared.clone(), self.abandon.clone());
+        let position = disk.position_for(begun.index);
+        let write = move || {
+            // The disk thread answers after the sync in flight, and never once it has ended.
+            let position = position.recv().map_err(|_| LogError::Poisoned);
+            let taken = position
+                .and_then(|position| write(&shared, files, directory, begun, position, &abandon));
+            shared.wake.notify_one();
+            taken
+        };
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(write);
+        self.running = Some(thread.expect("a thread can be started"));
+    }
+
+    /// Gives up the one being written, if any.
+    pub(super) fn finish(self) {
+        self.abandon.store(true, Ordering::Relaxed);
+        if let Some(running) = self.running {
+            // What it says no longer matters: an unfinished checkpoint is no checkpoint.
+            let _ = running.join();
+        }
+    }
+}
+
+fn write(
+    shared: &Shared,
+    disk: FsDisk,
+    directory: DirectoryId,
+    begun: Begun,
+    mut position: Position,
+    abandon: &AtomicBool,
+) -> Result<Taken, LogError> {
+    let Begun {
+        index,
+        term,
+        meta,
+        mut cursor,
+    } = begun;
+    {
+        // Nothing is purged while the walk lasts, so what it needs now it needs to its end.
+        let machine = shared.machine.read().expect("a panic ends the process");
+        position.retain(|segment| machine.store().needs_segment(segment));
+    }
+    let mut writer = CheckpointWriter::begin(disk, directory, index, term, &position, &meta)?;
+    let mut rows: Vec<Vec<u8>> = Vec::new();
+    loop {
+        let more = {
+            let machine = shared.machine.read().expect("a panic ends the process");
+            machine
+                .store()
+                .walk(&mut cursor, CHUNK_KEYS, &mut |row| rows.push(row.to_vec()))
+        };
+        for row in rows.drain(..) {
+            writer.row(&row)?;
+        }
+        if abandon.load(Ordering::Relaxed) {
+            return Err(LogError::Poisoned);
+        }
+        if !more {
+            break;
+        }
+    }
+    let bytes = writer.written_bytes();
+    writer.finish()?;
+    Ok(Taken { position, bytes })
+}

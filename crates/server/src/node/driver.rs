@@ -1,0 +1,273 @@
+//! Steps the replica with what has gathered, and performs its effects.
+//!
+//! One task on the first connection runtime. A turn takes everything that waits, so proposals of
+//! one turn become one batch, and answers wake their tasks without leaving the thread.
+//!
+//! D1. Effects are performed in the order in which the replica gave them.
+//! D2. A panic of the replica or the machine ends the member: its promises may be broken.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use quorate_replica::{Applied, Committed, Effect, Input, ReadId};
+use quorate_store::Change;
+use tokio::sync::oneshot;
+
+use super::checkpoint::Checkpoints;
+use super::{Inbox, Shared};
+use crate::disk::{DiskThread, Persist};
+
+/// Changes cleared up after a compaction in one turn.
+const PURGE_CHUNK: usize = 2_000;
+
+pub(super) struct Driver {
+    pub(super) shared: Arc<Shared>,
+    pub(super) disk: DiskThread,
+    pub(super) checkpoints: Checkpoints,
+    reads: Reads,
+    effects: Vec<Effect>,
+    applied: u64,
+}
+
+/// Reads on their way through the replica: one id stands for all that came in one turn.
+#[derive(Default)]
+struct Reads {
+    next: ReadId,
+    waiting: VecDeque<Read>,
+    /// Confirmed at an index that is not applied yet.
+    confirmed: Vec<(u64, Vec<oneshot::Sender<()>>)>,
+}
+
+struct Read {
+    id: ReadId,
+    deadline: Instant,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        disk: DiskThread,
+        checkpoints: Checkpoints,
+    ) -> Self {
+        let applied = shared.machine.read().expect("nobody has panicked yet").applied().0;
+        Self {
+            shared,
+            disk,
+            checkpoints,
+            reads: Reads::default(),
+            effects: Vec::new(), applied }
+    }
+
+    /// Runs until the member stops; then ends the disk thread, all that was written synced.
+    pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let shared = self.shared.clone();
+        let mut tick = tokio::time::interval(shared.config.heartbeat_interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let ticked = tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                () = shared.wake.notified() => false,
+                _ = tick.tick() => true,
+            };
+            // D2.
+            let turned = catch_unwind(AssertUnwindSafe(|| self.turn(ticked)));
+            let stopped = match turned {
+                Ok(Ok(())) => continue,
+                Ok(Err(reason)) => reason,
+                Err(_) => "an invariant is broken; the panic is in the log".into(),
+            };
+            shared.halt(stopped);
+            break;
+        }
+        shared.close();
+        // Joining threads blocks, but the member has ended: a few milliseconds are nobody's.
+        self.checkpoints.finish();
+        if let Err(failure) = self.disk.stop() {
+            tracing::error!(%failure, "the log's last batch could not be written");
+        }
+    }
+
+    fn turn(&mut self, ticked: bool) -> Result<(), String> {
+        let (drafts, reads, done) = {
+            let mut inbox = self.shared.inbox();
+            let Inbox {
+                drafts,
+                reads,
+                done,
+                waiters,
+                ..
+            } = &mut *inbox;
+            if ticked {
+                waiters.expire(Instant::now());
+            }
+            (mem::take(drafts), mem::take(reads), mem::take(done))
+        };
+        for done in done {
+            for persisted in done.map_err(|failure| failure.to_string())? {
+                let (ready, at) = (persisted.ready, persisted.at);
+                self.step(Input::Persisted { ready, at })?;
+            }
+        }
+        if !drafts.is_empty() {
+            self.step(Input::Propose(drafts))?;
+        }
+        if !reads.is_empty() {
+            let id = self.reads.add(reads, self.shared.deadline());
+            self.step(Input::Read(id))?;
+        }
+        if ticked {
+            self.reads.expire(Instant::now());
+            self.step(Input::Tick)?;
+        }
+        self.tidy();
+        self.checkpoints.look(&self.shared, &self.disk)
+    }
+
+    fn step(&mut self, input: Input) -> Result<(), String> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut effects = mem::take(&mut self.effects);
+            let now = self.shared.now();
+            let stepped = self.shared.replica().step(now, input, &mut effects);
+            stepped.map_err(|halt| halt.to_string())?;
+            // D1.
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Persist {
+                        ready,
+                        hard,
+                        entries,
+                        commit,
+                    } => {
+                        self.checkpoints.grew(&entries);
+                        self.disk.persist(Persist {
+                            ready,
+                            hard,
+                            entries,
+                            commit,
+                        });
+                    }
+                    Effect::Apply(batch) => inputs.push_back(self.apply(&batch)?),
+                    Effect::ReadReady { ids, index } => {
+                        self.reads.confirm(&ids, index);
+                    }
+                }
+            }
+            self.effects = effects;
+        }
+        self.reads.release(self.applied);
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &[Committed]) -> Result<Input, String> {
+        let Applied {
+            outcomes,
+            notice,
+            ..
+        } = {
+            let mut machine = self
+                .shared
+                .machine
+                .write()
+                .expect("a panic ends the process");
+            let applied = machine.apply(batch, &*self.shared.segments);
+            let applied = applied.map_err(|halt| halt.to_string())?;
+            let changes: Vec<Change> = machine
+                .store()
+                .changes(applied.changes_from)
+                .cloned()
+                .collect();
+            if !changes.is_empty() {
+                // N2.
+                self.shared.watch_hub.publish(&changes);
+                self.shared.tree_hub.publish(&changes);
+            }
+            let compacted = machine.store().oldest();
+            if compacted > self.checkpoints.compacted {
+                self.checkpoints.compacted = compacted;
+                self.shared.tidy.send_replace(false);
+            }
+            applied
+        };
+        self.applied = notice.index;
+        let mut inbox = self.shared.inbox();
+        for (id, outcome) in outcomes {
+            if id.member == self.shared.member_id && id.incarnation == self.shared.incarnation {
+                inbox.waiters.answer(id.counter, Ok(outcome));
+            }
+        }
+        drop(inbox);
+        Ok(Input::Applied(notice))
+    }
+
+    /// Clears up a chunk of what compaction left behind.
+    fn tidy(&mut self) {
+        if *self.shared.tidy.borrow() || self.checkpoints.is_walking() {
+            return;
+        }
+        let mut machine = self
+            .shared
+            .machine
+            .write()
+            .expect("a panic ends the process");
+        let more = machine.purge(PURGE_CHUNK);
+        drop(machine);
+        if more {
+            self.shared.wake.notify_one();
+        } else {
+            self.shared.tidy.send_replace(true);
+        }
+    }
+}
+
+impl Reads {
+    fn add(&mut self, waiting: Vec<oneshot::Sender<()>>, deadline: Instant) -> ReadId {
+        self.next += 1;
+        self.waiting.push_back(Read {
+            id: self.next,
+            deadline,
+            waiting,
+        });
+        self.next
+    }
+
+    /// These hold once `index` is applied.
+    fn confirm(&mut self, ids: &[ReadId], index: u64) {
+        for id in ids {
+            let found = self.waiting.iter().position(|read| read.id == *id);
+            // A read that waited too long is gone.
+            if let Some(read) = found.and_then(|at| self.waiting.remove(at)) {
+                self.confirmed.push((index, read.waiting));
+            }
+        }
+    }
+
+    /// Answers those whose index is applied.
+    fn release(&mut self, applied: u64) {
+        for (_, waiting) in self
+            .confirmed
+            .extract_if(.., |(index, _)| *index <= applied)
+        {
+            for read in waiting {
+                // Whoever asked may be gone.
+                let _ = read.send(());
+            }
+        }
+    }
+
+    /// Lets go of those that have waited too long; their senders dropped say so.
+    fn expire(&mut self, now: Instant) {
+        while self
+            .waiting
+            .front()
+            .is_some_and(|read| read.deadline <= now)
+        {
+            self.waiting.pop_front();
+        }
+    }
+}

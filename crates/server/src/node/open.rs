@@ -1,0 +1,298 @@
+//! From a data directory to a running member.
+
+use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
+
+use quorate_log::{
+    CheckpointReader, Config as JournalConfig, Entry, EntryAt, Identity, Journal, LogError,
+    newest_checkpoint,
+};
+use quorate_replica::{Boot, Committed, Halt, Machine, Replica};
+use quorate_store::Loader;
+use quorate_store::command::{Body, Member};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::checkpoint::Checkpoints;
+use super::driver::Driver;
+use super::{Inbox, Node, Shared, Unavailable, compaction};
+use crate::config::Config;
+use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments};
+
+/// Entries applied at once when starting.
+const REPLAY_CHUNK: usize = 4096;
+
+/// Why a member did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be made.
+    #[error("cannot make the data directory {path}: {error}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The data directory cannot be used, or another process has it.
+    #[error(transparent)]
+    Locked(#[from] LockError),
+    /// The data directory belongs to etcd.
+    #[error("the data directory {0} is etcd's own; give Quorate another one with --data-dir")]
+    Etcd(String),
+    /// The system gives no random bytes.
+    #[error("cannot read /dev/urandom: {0}")]
+    Entropy(io::Error),
+    /// What is on disk cannot be trusted.
+    #[error("{0}")]
+    Log(#[from] LogError),
+    /// What is on disk makes no member.
+    #[error("{0}")]
+    Halt(#[from] Halt),
+    /// The member ran, but did not get to serve.
+    #[error("the member did not become ready: {0}")]
+    NotReady(#[from] Unavailable),
+}
+
+/// A member with the task that drives it.
+pub struct Running {
+    /// The handle for requests.
+    pub node: Node,
+    stop: oneshot::Sender<()>,
+    driver: JoinHandle<()>,
+    compaction: JoinHandle<()>,
+    /// Held as long as the member runs.
+    _lock: DirLock,
+}
+
+impl Running {
+    /// Opens the data directory, replays its log, and runs the member until [`Self::stop`].
+    ///
+    /// Must be called within the runtime that is to drive it.
+    ///
+    /// # Errors
+    /// [`OpenError`], each with a sentence for the operator.
+    pub async fn start(config: Config) -> Result<Self, OpenError> {
+        let began = Instant::now();
+        let lock = prepare(&config.data_dir)?;
+        let disk = FsDisk::open(&config.data_dir).map_err(LogError::from)?;
+        let identity = identify(&disk, &config)?;
+        let segments = Segments::open(&disk).map_err(LogError::from)?;
+
+        let newest = newest_checkpoint(&disk, identity.directory)?;
+        for corrupt in &newest.rejected {
+            tracing::warn!(%corrupt, "a checkpoint does not verify; starting from an older one");
+        }
+        let head = newest.reader.as_ref().map(|reader| reader.head().clone());
+        let mut machine = newest.reader.map_or(Ok(Machine::genesis()), load)?;
+        let journal_config = JournalConfig::default();
+        let (journal, recovered) = Journal::open(
+            disk.clone(),
+            identity.directory,
+            journal_config,
+            head.as_ref(),
+        )?;
+        if let Some(torn) = &recovered.torn {
+            tracing::warn!(
+                file = torn.file,
+                offset = torn.offset,
+                last_index = torn.last_index,
+                "dropped the log's last batch: it was being written when the member stopped, \
+                 and was never answered"
+            );
+        }
+        let start = machine.applied();
+        let commit = recovered.hard.commit;
+        replay(&mut machine, &recovered.entries, commit, &segments)?;
+        tracing::info!(
+            member_id = format!("{:x}", identity.member),
+            cluster_id = format!("{:x}", identity.cluster),
+            incarnation = identity.incarnation,
+            revision = machine.store().revision().get(),
+            applied_index = machine.applied().0,
+            last_index = recovered.last_index,
+            took_ms = began.elapsed().as_millis() as u64,
+            "opened the data directory"
+        );
+
+        let shared = Self::share(config, &identity, machine, start, recovered, &segments)?;
+        let reports = shared.clone();
+        let thread = DiskThread::start(journal, segments, move |done| {
+            reports.inbox().done.push(done);
+            reports.wake.notify_one();
+        });
+        let position = head.map(|head| head.position);
+        let checkpoints = Checkpoints::new(disk, identity.directory, position);
+        let driver = Driver::new(shared.clone(), thread, checkpoints);
+        let (stop, stopping) = oneshot::channel();
+        // The election of a lone voter is over, its first effects wait.
+        shared.wake.notify_one();
+        let driver = tokio::spawn(driver.run(stopping));
+        let node = Node(shared);
+        let compaction = tokio::spawn(compaction::run(node.clone()));
+        let running = Self {
+            node,
+            stop,
+            driver,
+            compaction,
+            _lock: lock,
+        };
+        running.publish().await?;
+        Ok(running)
+    }
+
+    fn share(
+        config: Config,
+        identity: &Identity,
+        machine: Machine,
+        start: (u64, u64),
+        recovered: quorate_log::Recovered,
+        segments: &Arc<Segments>,
+    ) -> Result<Arc<Shared>, OpenError> {
+        let started = Instant::now();
+        let tick = config.heartbeat_interval.as_millis().max(1);
+        let ticks = config.election_timeout.as_millis().div_ceil(tick);
+        let genesis = quorate_log::HardState {
+            term: 1,
+            vote: 0,
+            commit: 1,
+        };
+        let boot = Boot {
+            member: identity.member,
+            voters: vec![identity.member],
+            election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
+            tick_ms: tick as u64,
+            seed: u64::from_le_bytes(random()?),
+            hard: if recovered.hard.term == 0 {
+                genesis
+            } else {
+                recovered.hard
+            },
+            start,
+            entries: recovered.entries,
+            applied: machine.applied().0,
+            time: machine.time(),
+            now: quorate_replica::Now::default(),
+            leases: machine
+                .store()
+                .leases()
+                .iter()
+                .map(|(id, l)| (*id, l.ttl_s))
+                .collect(),
+            next_deadline: machine.store().next_deadline(),
+        };
+        Ok(Arc::new(Shared {
+            cluster_id: identity.cluster,
+            member_id: identity.member,
+            incarnation: identity.incarnation,
+            started,
+            machine: RwLock::new(machine),
+            replica: Mutex::new(Replica::new(boot)?),
+            segments: segments.clone(),
+            inbox: Mutex::new(Inbox::default()),
+            wake: Notify::new(),
+            tidy: watch::Sender::new(false),
+            stopped: watch::Sender::new(None),
+            watch_hub: Arc::default(),
+            tree_hub: Arc::default(),
+            config,
+        }))
+    }
+
+    /// Makes this member's name and addresses known, if they are not.
+    async fn publish(&self) -> Result<(), OpenError> {
+        let node = &self.node;
+        node.read_index().await?;
+        let config = node.config();
+        let texts = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect();
+        let member = Member {
+            id: node.member_id(),
+            name: config.name.clone(),
+            peer_urls: texts(&config.advertise_peer_urls),
+            client_urls: texts(&config.advertise_client_urls),
+        };
+        if node.machine().store().members().get(&member.id) != Some(&member) {
+            node.propose(Body::Publish(member)).await?;
+        }
+        tracing::info!(
+            name = config.name,
+            "published local member to cluster through raft"
+        );
+        Ok(())
+    }
+
+    /// Ends the member: what waits is told, what was written is synced.
+    pub async fn stop(self) {
+        self.compaction.abort();
+        // A member that halted by itself no longer listens.
+        let _ = self.stop.send(());
+        if let Err(error) = self.driver.await {
+            tracing::error!(%error, "the driver did not end cleanly");
+        }
+    }
+}
+
+/// Makes and locks the data directory.
+fn prepare(path: &Path) -> Result<DirLock, OpenError> {
+    if path.join("member").join("wal").exists() {
+        return Err(OpenError::Etcd(path.display().to_string()));
+    }
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| OpenError::Directory { path: path.display().to_string(), error })?;
+    Ok(DirLock::take(path)?)
+}
+
+/// Reads who this directory is, or makes it this member's.
+fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
+    if let Some(mut identity) = Identity::load(disk)? {
+        identity.raise(disk)?;
+        return Ok(identity);
+    }
+    let random = random()?;
+    let (cluster, member) = (config.cluster_id(), config.member_id());
+    Ok(Identity::create(
+        disk,
+        JournalConfig::default(),
+        random,
+        cluster,
+        member,
+    )?)
+}
+
+fn load(mut reader: CheckpointReader<FsDisk>) -> Result<Machine, OpenError> {
+    let head = reader.head().clone();
+    let mut loader = Loader::default();
+    while let Some(row) = reader.row()? {
+        loader.row(row).map_err(Halt::State)?;
+    }
+    Ok(Machine::load((head.index, head.term), &head.meta, loader)?)
+}
+
+/// Applies what is known to be committed.
+fn replay(
+    machine: &mut Machine,
+    entries: &[(Entry, EntryAt)],
+    commit: u64,
+    segments: &Segments,
+) -> Result<(), OpenError> {
+    let count = entries.partition_point(|(entry, _)| entry.index <= commit);
+    for chunk in entries[..count].chunks(REPLAY_CHUNK) {
+        let committed = chunk.iter().map(|(entry, place)| Committed {
+            index: entry.index,
+            term: entry.term,
+            data: entry.data.clone(),
+            place: *place,
+        });
+        machine.apply(&committed.collect::<Vec<_>>(), segments)?;
+    }
+    while machine.purge(100_000) {}
+    Ok(())
+}
+
+fn random<const N: usize>() -> Result<[u8; N], OpenError> {
+    let mut bytes = [0; N];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    read.map(|()| bytes).map_err(OpenError::Entropy)
+}

@@ -1,0 +1,253 @@
+//! The sockets: client, peer and metrics listeners, and who answers what on them.
+//!
+//! One port speaks HTTP/1.1 and HTTP/2 without TLS. A request whose content is gRPC goes to `v3`,
+//! every other one to `v2`, which also has the small endpoints.
+//!
+//! Never looks into a request beyond its content type and path.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use crate::config::{Config, ListenUrl};
+use crate::node::{Node, OpenError, Running};
+use crate::{peer, systemd, v2, v3};
+
+/// A client that has sent half a request header for this long is cut off.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long open requests may take when the server stops.
+const GRACE: Duration = Duration::from_secs(2);
+/// What a client may send ahead on one stream and on one connection, in bytes.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Why the server did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A port cannot be listened on.
+    #[error("cannot listen on {url}: {error}{}", hint(error))]
+    Listen {
+        /// Which.
+        url: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The member did not start.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The member had to stop.
+    #[error("the member stopped: {0}")]
+    Halted(String),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another program, perhaps another member, has this port: stop it or choose another"
+        }
+        _ => "",
+    }
+}
+
+/// Runs a member until `stop` resolves or the member halts.
+///
+/// `ready` is called once clients are served.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn run(
+    config: Config,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&Node),
+) -> Result<(), ServeError> {
+    // The ports first: a second server is refused before it touches the directory.
+    let clients = bind(&config.listen_client_urls).await?;
+    let peers = bind(&config.listen_peer_urls).await?;
+    let metrics = bind(&config.listen_metrics_urls).await?;
+    let running = Running::start(config).await?;
+    let node = running.node.clone();
+    let (closing, closed) = watch::channel(false);
+    let mut listeners = JoinSet::new();
+    let app = Arc::new(App {
+        v3: v3::routes(node.clone(), v3::PROGRESS_INTERVAL),
+        node: node.clone(),
+    });
+    let grant = |role| (app.clone(), role, closed.clone());
+    for (listener, role) in clients
+        .into_iter()
+        .map(|listener| (listener, Role::Client))
+        .chain(peers.into_iter().map(|listener| (listener, Role::Peer)))
+        .chain(
+            metrics
+                .into_iter()
+                .map(|listener| (listener, Role::Metrics)),
+        )
+    {
+        let (app, role, closed) = grant(role);
+        listeners.spawn(accept(listener, app, role, closed));
+    }
+    tracing::info!("ready to serve client requests");
+    let urls: Vec<String> = node
+        .config()
+        .listen_client_urls
+        .iter()
+        .map(|listen| listen.url.to_string())
+        .collect();
+    tracing::info!(
+        address = urls.join(","),
+        "serving client traffic insecurely; this is strongly discouraged!"
+    );
+    systemd::notify_ready();
+    ready(&node);
+    let halted = tokio::select! {
+        () = stop => None,
+        reason = node.halted() => Some(reason),
+    };
+    systemd::notify_stopping();
+    closing.send_replace(true);
+    running.stop().await;
+    // Connections see the member's end, answer what they can and close.
+    let drained = async { while listeners.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, drained).await.is_err() {
+        tracing::warn!("closed connections that did not end by themselves");
+    }
+    halted.map_or(Ok(()), |reason| Err(ServeError::Halted(reason)))
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Client,
+    Peer,
+    Metrics,
+}
+
+struct App {
+    v3: axum::Router,
+    node: Node,
+}
+
+async fn bind(urls: &[ListenUrl]) -> Result<Vec<TcpListener>, ServeError> {
+    let mut listeners = Vec::new();
+    for ListenUrl { url, address } in urls {
+        let bound = TcpListener::bind(address).await;
+        let failed = |error| ServeError::Listen {
+            url: url.to_string(),
+            error,
+        };
+        listeners.push(bound.map_err(failed)?);
+    }
+    Ok(listeners)
+}
+
+/// Takes connections until the server closes, then waits for those that are open.
+async fn accept(
+    listener: TcpListener,
+    app: Arc<App>,
+    role: Role,
+    mut closed: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = told(&mut closed) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                connections.spawn(connection(stream, from, app.clone(), role, closed.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: those who are connected go on.
+                tracing::warn!(%error, "could not take a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(
+    stream: TcpStream,
+    from: SocketAddr,
+    app: Arc<App>,
+    role: Role,
+    mut closed: watch::Receiver<bool>,
+) {
+    // A socket that cannot be told is slow, not wrong.
+    let _ = stream.set_nodelay(true);
+    let streams = app.node.config().max_concurrent_streams;
+    let service = service_fn(move |request: Request<Incoming>| {
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(app.answer(role, request.map(Body::new)).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = told(&mut closed) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, %from, "connection ended");
+    }
+}
+
+/// Waits until the server closes.
+async fn told(closed: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone altogether.
+    let _ = closed.wait_for(|closed| *closed).await;
+}
+
+impl App {
+    async fn answer(&self, role: Role, request: Request<Body>) -> Response<Body> {
+        match role {
+            Role::Client if is_grpc(&request) => match self.v3.clone().oneshot(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+            Role::Client => v2::handle(self.node.clone(), request).await,
+            Role::Peer => peer::handle(&self.node, &request),
+            Role::Metrics => match request.uri().path() {
+                "/health" => v2::health(&self.node, request.method(), request.uri().query()).await,
+                _ => v2::not_found(),
+            },
+        }
+    }
+}
+
+fn is_grpc(request: &Request<Body>) -> bool {
+    request.method() == Method::POST
+        && request
+            .headers()
+            .get(CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}

@@ -1,0 +1,87 @@
+//! A member in this process, on a fresh directory and free ports of the loopback interface.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use quorate::config::{Config, ListenUrl, Url};
+use quorate::node::Node;
+use quorate::serve::{self, ServeError};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::{Channel, Endpoint};
+
+/// A running member.
+pub struct Member {
+    pub node: Node,
+    /// Where clients reach it.
+    pub url: String,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), ServeError>>,
+    directory: PathBuf,
+}
+
+/// Runs a test on the kind of runtime that the server has.
+pub fn block_on<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(test)
+}
+
+impl Member {
+    /// Starts a member and waits until it serves.
+    pub async fn start() -> Self {
+        let (client, peer) = (free_port(), free_port());
+        let name = format!("quorate-v3-{}-{client}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        let client = listen(client);
+        let url = client.url.to_string();
+        let config = Config {
+            data_dir: directory.clone(),
+            advertise_client_urls: vec![client.url.clone()],
+            listen_client_urls: vec![client],
+            listen_peer_urls: vec![listen(peer)],
+            ..Config::default()
+        };
+        let (stop, stopped) = oneshot::channel();
+        let (ready, started) = oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let stopped = async { drop(stopped.await) };
+            serve::run(config, stopped, |node| drop(ready.send(node.clone()))).await
+        });
+        let Ok(node) = started.await else {
+            panic!("the member did not start: {:?}", serving.await);
+        };
+        Self { node, url, stop, serving, directory }
+    }
+
+    /// A client's connection.
+    pub async fn channel(&self) -> Channel {
+        let endpoint = Endpoint::from_shared(self.url.clone()).expect("a URL");
+        endpoint.connect().await.expect("the member listens")
+    }
+
+    /// Stops the member and removes its directory.
+    pub async fn stop(self) {
+        self.stop.send(()).expect("it runs");
+        self.serving.await.expect("no panic").expect("it stops cleanly");
+        std::fs::remove_dir_all(&self.directory).expect("its directory");
+    }
+}
+
+fn listen(port: u16) -> ListenUrl {
+    let url = Url::parse(&format!("http://127.0.0.1:{port}")).expect("a URL");
+    ListenUrl { url, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) }
+}
+
+/// A port below those that the system gives to clients.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let offset = NEXT.fetch_add(1, Ordering::Relaxed);
+        let start = (std::process::id() % 9_000) as u16;
+        let port = 20_000 + (start + offset) % 9_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
