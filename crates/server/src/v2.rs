@@ -123,11 +123,8 @@ fn allowed_origin(config: &Config, request: &Request<Body>) -> Option<HeaderValu
 
 /// 301 to the clean path. As from Go, only a GET has a body and only GET and HEAD a type.
 fn redirect(clean: &[u8], request: &Request<Body>) -> Response<Body> {
-    let query = request
-        .uri()
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
+    let query = request.uri().query().filter(|query| !query.is_empty());
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
     let target = path::escape(clean) + &query;
     let mut body = Body::empty();
     if request.method() == Method::GET {

@@ -38,14 +38,6 @@ impl Form {
             .unwrap_or_default()
     }
 
-    /// All values of `name`.
-    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.0
-            .iter()
-            .filter(move |(key, _)| key == name.as_bytes())
-            .map(|(_, value)| &value[..])
-    }
-
     /// Adds the pairs of `text`. What can be read is added even when something is wrong.
     ///
     /// # Errors

@@ -68,6 +68,7 @@ pub(super) fn members(node: &Node, method: &Method, path: &[u8]) -> Response<Bod
         Method::PUT | Method::DELETE if name.is_some() => return not_yet(node),
         _ => return method_not_allowed("GET,POST,DELETE,PUT"),
     }
+    let leader = node.status().leader;
     let machine = node.machine();
     let members = machine.store().members();
     let mut body = Vec::new();
@@ -78,7 +79,6 @@ pub(super) fn members(node: &Node, method: &Method, path: &[u8]) -> Response<Bod
             body.extend_from_slice(b"}\n");
         }
         Some(b"leader") => {
-            let leader = node.status().leader;
             let Some(leader) = leader.and_then(|id| members.get(&id)) else {
                 return message(node, 503, "During election");
             };
