@@ -4,7 +4,7 @@
 //! A request is `Service/Method` and its message in protobuf's text form. In front may stand
 //! `[name=value]`, a piece of metadata, or `name:`, a stream of that name: it is opened by the
 //! first request on it, and every request on it prints all that the server has sent there since.
-//! `name` alone only prints. `UPDATE_GOLDEN=1` accepts what is printed.
+//! `name` alone only prints. `ZEROS(n)` is a value of n zero bytes, `TIMES(n field)` a field n times. `UPDATE_GOLDEN=1` accepts what is printed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,9 +22,15 @@ const ZERO: &str = "\\000";
 
 #[test]
 fn golden_scripts() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/golden/v3"));
-    let mut scripts: Vec<PathBuf> =
-        folder.read_dir().expect("scripts").map(|entry| entry.expect("a file").path()).collect();
+    let folder = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../testdata/golden/v3"
+    ));
+    let mut scripts: Vec<PathBuf> = folder
+        .read_dir()
+        .expect("scripts")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
     scripts.sort();
     assert!(!scripts.is_empty());
     let mut wrong = Vec::new();
@@ -37,7 +43,11 @@ fn golden_scripts() {
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(script, &printed).expect("a script that can be written");
         } else {
-            wrong.push(format!("{}:\n{}", script.display(), difference(&expected, &printed)));
+            wrong.push(format!(
+                "{}:\n{}",
+                script.display(),
+                difference(&expected, &printed)
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -45,9 +55,15 @@ fn golden_scripts() {
 
 fn difference(expected: &str, printed: &str) -> String {
     let pairs = expected.lines().map(Some).chain(std::iter::repeat(None));
-    let different = printed.lines().zip(pairs).find(|(new, old)| Some(*new) != *old);
+    let different = printed
+        .lines()
+        .zip(pairs)
+        .find(|(new, old)| Some(*new) != *old);
     match different {
-        Some((new, old)) => format!("  expected: {}\n  printed:  {new}", old.unwrap_or("nothing")),
+        Some((new, old)) => format!(
+            "  expected: {}\n  printed:  {new}",
+            old.unwrap_or("nothing")
+        ),
         None => "  printed less than expected".to_owned(),
     }
 }
@@ -62,7 +78,11 @@ struct Session {
 async fn replay(script: &str) -> String {
     let member = Member::start().await;
     let wire = Wire(member.channel().await);
-    let mut session = Session { member, wire, streams: BTreeMap::new() };
+    let mut session = Session {
+        member,
+        wire,
+        streams: BTreeMap::new(),
+    };
     let mut printed = String::new();
     let mut lines = script.lines();
     while let Some(line) = lines.next() {
@@ -78,7 +98,10 @@ async fn replay(script: &str) -> String {
             match line {
                 "---" => break,
                 _ if line.starts_with(' ') => {
-                    requests.last_mut().expect("a request to go on with").push_str(line);
+                    requests
+                        .last_mut()
+                        .expect("a request to go on with")
+                        .push_str(line);
                 }
                 _ => requests.push(line.to_owned()),
             }
@@ -94,7 +117,13 @@ async fn replay(script: &str) -> String {
             printed.push('\n');
         }
     }
-    session.member.stop().await;
+    let Session {
+        member,
+        wire,
+        streams,
+    } = session;
+    drop((wire, streams));
+    member.stop().await;
     printed
 }
 
@@ -105,7 +134,10 @@ impl Session {
             let (name, value) = metadata.split_once('=').expect("name=value");
             let name: &'static str = name.to_owned().leak();
             let value = value.replace("\\xff", "\u{0}").into_bytes();
-            let value = value.into_iter().map(|b| if b == 0 { 0xff } else { b }).collect();
+            let value = value
+                .into_iter()
+                .map(|b| if b == 0 { 0xff } else { b })
+                .collect();
             return vec![self.unary(request, &[(name, value)]).await];
         }
         let name = line.split([' ', ':']).next().expect("a word");
@@ -148,7 +180,12 @@ impl Session {
         }
         let mut printed = Vec::new();
         loop {
-            let answer = self.streams.get_mut(name).expect("an open stream").next().await;
+            let answer = self
+                .streams
+                .get_mut(name)
+                .expect("an open stream")
+                .next()
+                .await;
             match &answer {
                 Ok(Some(message)) if field(message, "watch_id") == Value::I64(BARRIER) => {
                     if field(message, "canceled") == Value::Bool(true) {
@@ -175,13 +212,21 @@ impl Session {
     /// An answer as text, with a name for what differs from run to run.
     fn print(&self, answer: DynamicMessage) -> String {
         let ids = [
-            (format!("cluster_id:{}", self.member.node.cluster_id()), "cluster_id:CLUSTER"),
-            (format!("member_id:{}", self.member.node.member_id()), "member_id:MEMBER"),
+            (
+                format!("cluster_id:{}", self.member.node.cluster_id()),
+                "cluster_id:CLUSTER",
+            ),
+            (
+                format!("member_id:{}", self.member.node.member_id()),
+                "member_id:MEMBER",
+            ),
             (format!("ID:{}", self.member.node.member_id()), "ID:MEMBER"),
             (self.member.url.clone(), "URL"),
         ];
         let text = answer.to_text_format();
-        let text = ids.iter().fold(text, |text, (from, to)| text.replace(from, to));
+        let text = ids
+            .iter()
+            .fold(text, |text, (from, to)| text.replace(from, to));
         short(&text.replace("cluster_id:CLUSTER,member_id:MEMBER,", "IDS,"))
     }
 }
@@ -200,7 +245,10 @@ fn short(text: &str) -> String {
 }
 
 fn field(message: &DynamicMessage, name: &str) -> Value {
-    message.get_field_by_name(name).expect("a field").into_owned()
+    message
+        .get_field_by_name(name)
+        .expect("a field")
+        .into_owned()
 }
 
 fn failed(status: &Status) -> String {
@@ -215,14 +263,28 @@ fn parse(line: &str) -> (MethodDescriptor, DynamicMessage) {
 }
 
 fn text(method: &MethodDescriptor, text: &str) -> DynamicMessage {
-    // In place of a bytes literal: so many zero bytes.
-    let text = match text.split_once("ZEROS(") {
-        Some((before, rest)) => {
-            let (count, after) = rest.split_once(')').expect("ZEROS(count)");
-            let zeros = ZERO.repeat(count.parse().expect("a count"));
-            format!("{before}'{zeros}'{after}")
-        }
-        None => text.to_owned(),
-    };
+    let text = expand(text, "ZEROS(", |count| {
+        format!("'{}'", ZERO.repeat(number(count)))
+    });
+    let text = expand(&text, "TIMES(", |repeated| {
+        let (count, field) = repeated.split_once(' ').expect("TIMES(count field)");
+        format!("{field} ").repeat(number(count))
+    });
     DynamicMessage::parse_text_format(method.input(), &text).expect("a request")
+}
+
+/// Replaces each `name` argument `)` by what it stands for.
+fn expand(text: &str, name: &str, meaning: impl Fn(&str) -> String) -> String {
+    let mut parts = text.split(name);
+    let mut expanded = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (argument, rest) = part.split_once(')').expect("a closing parenthesis");
+        expanded.push_str(&meaning(argument));
+        expanded.push_str(rest);
+    }
+    expanded
+}
+
+fn number(text: &str) -> usize {
+    text.parse().expect("a number")
 }

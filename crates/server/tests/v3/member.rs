@@ -12,27 +12,29 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// A running member.
-pub struct Member {
-    pub node: Node,
+pub(crate) struct Member {
+    pub(crate) node: Node,
     /// Where clients reach it.
-    pub url: String,
+    pub(crate) url: String,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<Result<(), ServeError>>,
     directory: PathBuf,
 }
 
 /// Runs a test on the kind of runtime that the server has.
-pub fn block_on<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.expect("a runtime").block_on(test)
 }
 
 impl Member {
     /// Starts a member and waits until it serves.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let (client, peer) = (free_port(), free_port());
         let name = format!("quorate-v3-{}-{client}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
+        let directory = scratch().join(name);
         let client = listen(client);
         let url = client.url.to_string();
         let config = Config {
@@ -51,26 +53,48 @@ impl Member {
         let Ok(node) = started.await else {
             panic!("the member did not start: {:?}", serving.await);
         };
-        Self { node, url, stop, serving, directory }
+        Self {
+            node,
+            url,
+            stop,
+            serving,
+            directory,
+        }
     }
 
     /// A client's connection.
-    pub async fn channel(&self) -> Channel {
+    pub(crate) async fn channel(&self) -> Channel {
         let endpoint = Endpoint::from_shared(self.url.clone()).expect("a URL");
         endpoint.connect().await.expect("the member listens")
     }
 
     /// Stops the member and removes its directory.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).expect("it runs");
-        self.serving.await.expect("no panic").expect("it stops cleanly");
+        self.serving
+            .await
+            .expect("no panic")
+            .expect("it stops cleanly");
         std::fs::remove_dir_all(&self.directory).expect("its directory");
+    }
+}
+
+/// A folder in memory where there is one: these tests are not about the disk.
+fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
     }
 }
 
 fn listen(port: u16) -> ListenUrl {
     let url = Url::parse(&format!("http://127.0.0.1:{port}")).expect("a URL");
-    ListenUrl { url, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) }
+    ListenUrl {
+        url,
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+    }
 }
 
 /// A port below those that the system gives to clients.

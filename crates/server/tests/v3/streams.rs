@@ -49,9 +49,15 @@ fn a_reader_overtaken_by_compaction_is_told_where_to_start_again() {
         for _ in 0..5 {
             put(&member, "k/").await;
         }
-        let compaction = CompactionRequest { revision: 5, physical: true };
+        let compaction = CompactionRequest {
+            revision: 5,
+            physical: true,
+        };
         let routes = v3::routes(member.node.clone(), LONG);
-        KvClient::new(routes).compact(compaction).await.expect("a compaction");
+        KvClient::new(routes)
+            .compact(compaction)
+            .await
+            .expect("a compaction");
         let cancelled = next(&mut responses).await;
         assert!(cancelled.canceled && cancelled.events.is_empty());
         assert_eq!(cancelled.compact_revision, 5);
@@ -64,7 +70,10 @@ fn a_reader_overtaken_by_compaction_is_told_where_to_start_again() {
 fn a_quiet_watcher_is_told_how_far_it_was_served() {
     block_on(async {
         let member = Member::start().await;
-        let request = WatchCreateRequest { progress_notify: true, ..creation() };
+        let request = WatchCreateRequest {
+            progress_notify: true,
+            ..creation()
+        };
         let (_requests, mut responses) = watch(&member, request, Duration::from_millis(20)).await;
         assert!(next(&mut responses).await.created);
         put(&member, "elsewhere").await;
@@ -83,7 +92,11 @@ fn a_quiet_watcher_is_told_how_far_it_was_served() {
 const LONG: Duration = Duration::from_secs(600);
 
 fn creation() -> WatchCreateRequest {
-    WatchCreateRequest { key: "k/".into(), range_end: "k0".into(), ..Default::default() }
+    WatchCreateRequest {
+        key: "k/".into(),
+        range_end: "k0".into(),
+        ..Default::default()
+    }
 }
 
 /// Opens a stream with one watcher.
@@ -94,18 +107,30 @@ async fn watch(
 ) -> (mpsc::Sender<WatchRequest>, Streaming<WatchResponse>) {
     let (requests, receiver) = mpsc::channel(4);
     let request_union = Some(RequestUnion::CreateRequest(creation));
-    requests.send(WatchRequest { request_union }).await.expect("room for a request");
+    requests
+        .send(WatchRequest { request_union })
+        .await
+        .expect("room for a request");
     let routes = v3::routes(member.node.clone(), progress_interval);
-    let opened = WatchClient::new(routes).watch(ReceiverStream::new(receiver)).await;
+    let opened = WatchClient::new(routes)
+        .watch(ReceiverStream::new(receiver))
+        .await;
     (requests, opened.expect("a stream").into_inner())
 }
 
 async fn next(responses: &mut Streaming<WatchResponse>) -> WatchResponse {
-    responses.message().await.expect("no error").expect("the stream goes on")
+    responses
+        .message()
+        .await
+        .expect("no error")
+        .expect("the stream goes on")
 }
 
 async fn put(member: &Member, key: &str) {
-    let request = PutRequest { key: key.to_owned().into(), ..Default::default() };
+    let request = PutRequest {
+        key: key.to_owned().into(),
+        ..Default::default()
+    };
     let routes = v3::routes(member.node.clone(), LONG);
     KvClient::new(routes).put(request).await.expect("a put");
 }

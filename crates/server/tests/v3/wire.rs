@@ -20,10 +20,16 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 });
 
 /// The method named `Service/Method`.
-pub fn method(name: &str) -> MethodDescriptor {
+pub(crate) fn method(name: &str) -> MethodDescriptor {
     let (service, method) = name.split_once('/').expect("Service/Method");
-    let found = POOL.services().find(|each| each.name() == service).expect("a known service");
-    found.methods().find(|each| each.name() == method).expect("a known method")
+    let found = POOL
+        .services()
+        .find(|each| each.name() == service)
+        .expect("a known service");
+    found
+        .methods()
+        .find(|each| each.name() == method)
+        .expect("a known method")
 }
 
 fn path(method: &MethodDescriptor) -> PathAndQuery {
@@ -32,11 +38,11 @@ fn path(method: &MethodDescriptor) -> PathAndQuery {
 }
 
 /// A client that moves bytes.
-pub struct Wire(pub Channel);
+pub(crate) struct Wire(pub(crate) Channel);
 
 impl Wire {
     /// Calls a unary method, with extra metadata.
-    pub async fn unary(
+    pub(crate) async fn unary(
         &self,
         method: &MethodDescriptor,
         message: &DynamicMessage,
@@ -53,13 +59,19 @@ impl Wire {
     }
 
     /// Opens a stream.
-    pub async fn open(&self, method: &MethodDescriptor) -> Stream {
+    pub(crate) async fn open(&self, method: &MethodDescriptor) -> Stream {
         let (requests, receiver) = tokio::sync::mpsc::channel(8);
         let outgoing = tokio_stream::wrappers::ReceiverStream::new(receiver);
         let mut client = self.ready().await;
-        let answer = client.streaming(Request::new(outgoing), path(method), Raw).await;
+        let answer = client
+            .streaming(Request::new(outgoing), path(method), Raw)
+            .await;
         let answers = answer.map(tonic::Response::into_inner);
-        Stream { method: method.clone(), requests, answers }
+        Stream {
+            method: method.clone(),
+            requests,
+            answers,
+        }
     }
 
     async fn ready(&self) -> Grpc<Channel> {
@@ -70,22 +82,28 @@ impl Wire {
 }
 
 /// An open bidirectional call.
-pub struct Stream {
-    pub method: MethodDescriptor,
+pub(crate) struct Stream {
+    pub(crate) method: MethodDescriptor,
     requests: tokio::sync::mpsc::Sender<Bytes>,
     answers: Result<Streaming<Bytes>, Status>,
 }
 
 impl Stream {
     /// Sends a message; the server's end may be gone.
-    pub async fn send(&self, message: &DynamicMessage) {
-        let _ = self.requests.send(Bytes::from(message.encode_to_vec())).await;
+    pub(crate) async fn send(&self, message: &DynamicMessage) {
+        let _ = self
+            .requests
+            .send(Bytes::from(message.encode_to_vec()))
+            .await;
     }
 
     /// The next answer; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<DynamicMessage>, Status> {
+    pub(crate) async fn next(&mut self) -> Result<Option<DynamicMessage>, Status> {
         let answers = self.answers.as_mut().map_err(|status| status.clone())?;
-        Ok(answers.message().await?.map(|bytes| decode(&self.method, bytes)))
+        Ok(answers
+            .message()
+            .await?
+            .map(|bytes| decode(&self.method, bytes)))
     }
 }
 
