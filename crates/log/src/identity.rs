@@ -161,7 +161,7 @@ fn check_unused<D: Disk>(disk: &D) -> Result<(), LogError> {
 }
 
 fn is_unused<D: Disk>(disk: &D, name: &str) -> Result<bool, LogError> {
-    let mut window = Window::new(disk, name);
+    let mut window = Window::new(disk, name, disk.len(name)?);
     let mut offset = u64::from(SEGMENT_HEAD);
     loop {
         let bytes = window.get(offset, 4096)?;

@@ -117,7 +117,7 @@ impl<D: Disk> CheckpointReader<D> {
             meta: Bytes::new(),
         };
         let mut reader = Self {
-            window: Window::new(disk, &name),
+            window: Window::new(disk, &name, length),
             directory,
             name,
             length,

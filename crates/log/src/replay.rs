@@ -295,8 +295,10 @@ impl State {
             );
             return Err(Corrupt::new(file, offset, what).into());
         }
-        // A batch may know of a commit whose entries were in the batch behind it.
-        self.hard.commit = self.hard.commit.max(self.commit).min(self.last_index);
+        // What was applied was committed. And a batch may know of a commit whose entries were in
+        // the batch behind it.
+        let commit = self.hard.commit.max(self.commit).max(self.applied);
+        self.hard.commit = commit.min(self.last_index);
         let torn = torn_end.map(|_| Torn {
             file,
             offset,

@@ -89,49 +89,62 @@ pub fn verify<D: Disk>(disk: &D) -> Result<Report, LogError> {
         report.torn = replayed.recovered.torn;
     }
     // And every segment by itself: those before the checkpoint are kept for their values.
-    let mut link = Position::beginning().mark.link;
-    for segment in list_segments(disk)? {
-        verify_segment(disk, directory, segment, &mut link, &mut report)?;
+    let segments = list_segments(disk)?;
+    let beginning = Position::beginning().mark.link;
+    let mut previous = (segments.first() == Some(&1)).then_some(beginning);
+    for segment in segments.iter().copied() {
+        // Behind a segment that was freed, nothing is known.
+        let is_there = |link: &Link| segments.contains(&link.at.segment);
+        previous = previous.filter(is_there);
+        previous = verify_segment(disk, directory, segment, previous, &mut report)?;
     }
     Ok(report)
 }
 
-/// Reads one segment. `link` is where the one before ended, and is moved to where this one does.
+/// Reads one segment. `previous` is where the one before ended, if that is known; returns where
+/// this one does.
 fn verify_segment<D: Disk>(
     disk: &D,
     directory: DirectoryId,
     segment: u32,
-    link: &mut Link,
+    previous: Option<Link>,
     report: &mut Report,
-) -> Result<(), LogError> {
+) -> Result<Option<Link>, LogError> {
     let file = segment_name(segment);
-    let follows_unsealed = segment == link.at.segment + 1;
+    let unsealed_before = previous.filter(|link| segment == link.at.segment + 1);
     let segment_bytes = match check_segment(disk, directory, segment) {
         Ok(bytes) => bytes,
         // The segment behind the last one may be unfinished.
-        Err(LogError::Corrupt(_)) if follows_unsealed => return Ok(()),
-        Err(other) => return report.keep(Err::<(), _>(other)).map(|_| ()),
+        Err(LogError::Corrupt(_)) if unsealed_before.is_some() => return Ok(previous),
+        Err(other) => {
+            report.keep(Err::<(), _>(other))?;
+            return Ok(None);
+        }
     };
     let at = EntryAt {
         segment,
         offset: SEGMENT_HEAD,
     };
-    if link.at != at {
-        // Believe its first batch about what it follows.
-        let mut here = Link {
-            at,
-            chain: 0,
-            synced: at,
-        };
-        let walk = Walk::new(disk, &file, directory, segment_bytes, here);
-        if let Some((chain, synced)) = walk.first_follows()? {
-            here = Link { at, chain, synced };
-            if follows_unsealed {
-                report.keep(Err::<(), _>(unsealed(*link, segment, SEGMENT_HEAD)))?;
+    let mut link = match previous {
+        Some(link) if link.at == at => link,
+        _ => {
+            // Believe its first batch about what it follows.
+            let unknown = Link {
+                at,
+                chain: 0,
+                synced: at,
+            };
+            let walk = Walk::new(disk, &file, directory, segment_bytes, unknown);
+            match (walk.first_follows()?, unsealed_before) {
+                (None, _) => unknown,
+                (Some((chain, synced)), None) => Link { at, chain, synced },
+                (Some((chain, synced)), Some(end)) => {
+                    report.keep(Err::<(), _>(unsealed(end, segment, SEGMENT_HEAD)))?;
+                    Link { at, chain, synced }
+                }
             }
         }
-        *link = here;
-    }
+    };
     let mut found = SegmentReport {
         file,
         batches: 0,
@@ -139,16 +152,11 @@ fn verify_segment<D: Disk>(
         entries: 0,
         last_index: 0,
     };
-    let read = count_segment(disk, directory, segment_bytes, link, &mut found);
-    if report.keep(read)?.is_none() {
-        // One report of this segment is enough: the next one starts anew.
-        link.at = EntryAt {
-            segment: 0,
-            offset: 0,
-        };
-    }
+    let read = count_segment(disk, directory, segment_bytes, &mut link, &mut found);
+    let read = report.keep(read)?;
     report.segments.push(found);
-    Ok(())
+    // One report of a segment is enough: behind a bad batch the next one starts anew.
+    Ok(read.map(|()| link))
 }
 
 fn count_segment<D: Disk>(

@@ -83,7 +83,7 @@ impl<'a, D: Disk> Walk<'a, D> {
     ) -> Self {
         let seal = Seal::new(directory, link.at.segment);
         Self {
-            window: Window::new(disk, name),
+            window: Window::new(disk, name, u64::from(segment_bytes)),
             name,
             seal,
             segment_bytes,

@@ -14,15 +14,18 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(crate) struct Window<D> {
     disk: D,
     name: String,
+    /// The file's length, in bytes.
+    length: u64,
     start: u64,
     chunk: Bytes,
 }
 
 impl<D: Disk> Window<D> {
-    pub(crate) fn new(disk: D, name: &str) -> Self {
+    pub(crate) fn new(disk: D, name: &str, length: u64) -> Self {
         Self {
             disk,
             name: String::from(name),
+            length,
             start: 0,
             chunk: Bytes::new(),
         }
@@ -34,7 +37,9 @@ impl<D: Disk> Window<D> {
         let from = match within {
             Some(from) => from,
             None => {
-                let mut chunk = vec![0; count.max(CHUNK_BYTES)];
+                let left =
+                    usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let mut chunk = vec![0; count.max(CHUNK_BYTES).min(left)];
                 let read = self.disk.read_at(&self.name, offset, &mut chunk)?;
                 chunk.truncate(read);
                 (self.start, self.chunk) = (offset, chunk.into());
