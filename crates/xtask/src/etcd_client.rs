@@ -55,11 +55,16 @@ pub(crate) fn suite(server: &Path) -> Result<Outcome> {
         .chain(TESTS)
         .copied()
         .collect();
-    tools::run(&mut test_command(&names))?;
-    Ok(Outcome::Passed(format!(
-        "{} of the crate's tests",
-        TESTS.len()
-    )))
+    let text = tools::output(&mut test_command(&names))?;
+    println!("{text}");
+    let passed = text
+        .lines()
+        .filter(|line| line.starts_with("test ") && line.ends_with("... ok"))
+        .count();
+    if passed != TESTS.len() {
+        bail!("{passed} tests ran; the crate should have {}", TESTS.len());
+    }
+    Ok(Outcome::Passed(format!("{passed} of the crate's tests")))
 }
 
 fn test_command(args: &[&str]) -> Command {

@@ -111,10 +111,12 @@ fn play(path: &Path, script: &Script, server: &Path) -> Result<Vec<String>> {
         dir: &dir,
         flags: &[],
     })?;
-    let url = member.client_url();
+    // The forms that each version's own default has.
+    let (api, scheme) = if is_v2 { ("2", "http://") } else { ("3", "") };
+    let endpoint = format!("{scheme}127.0.0.1:{}", member.client_port);
     let env = [
-        ("ETCDCTL_API", if is_v2 { "2" } else { "3" }),
-        ("ETCDCTL_ENDPOINTS", url.as_str()),
+        ("ETCDCTL_API", api),
+        ("ETCDCTL_ENDPOINTS", endpoint.as_str()),
     ];
     let shell = Shell {
         dir: &dir,
@@ -136,9 +138,10 @@ fn play(path: &Path, script: &Script, server: &Path) -> Result<Vec<String>> {
 /// The v2 index of a server, by which its later indexes are told.
 fn v2_index(member: &Member) -> Result<i64> {
     let answer = raw_get(member.client_port, "/v2/keys/")?;
-    let header = answer
-        .lines()
-        .find_map(|line| line.strip_prefix("X-Etcd-Index: "));
+    let header = answer.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("X-Etcd-Index").then_some(value)
+    });
     let index = header.with_context(|| format!("no X-Etcd-Index in {answer:?}"))?;
     Ok(index.trim().parse()?)
 }

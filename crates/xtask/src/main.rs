@@ -7,11 +7,14 @@
 //! that `cargo nextest` could hold.
 
 mod architecture;
+mod compare;
 mod conformance;
 mod etcd_client;
 mod etcdctl;
 mod examples;
 mod golden;
+mod http;
+mod kill;
 mod member;
 mod normalise;
 mod outcome;
@@ -33,6 +36,8 @@ use clap::Parser;
 enum Task {
     Test(runner::Test),
     Record(etcdctl::Record),
+    Kill(kill::Kill),
+    Compare(compare::Compare),
     #[command(hide = true)]
     Suite(SuiteArgs),
 }
@@ -51,6 +56,8 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Test(test) => test.run(),
         Task::Record(record) => record.run(),
+        Task::Kill(kill) => kill.run(),
+        Task::Compare(compare) => compare.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };
     result.unwrap_or_else(|error| {

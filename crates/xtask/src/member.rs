@@ -131,11 +131,6 @@ impl Member {
         self.child.id()
     }
 
-    /// The address that clients use.
-    pub(crate) fn client_url(&self) -> String {
-        url(self.client_port)
-    }
-
     /// The last lines that the server logged.
     pub(crate) fn log_tail(&self) -> String {
         tail(&std::fs::read_to_string(&self.log).unwrap_or_default(), 15)

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
-use crate::{architecture, conformance, etcd_client, etcdctl, examples, python_etcd, rust_checks};
+use crate::{
+    architecture, conformance, etcd_client, etcdctl, examples, kill, python_etcd, rust_checks,
+};
 
 /// One suite: its name, what it may take, and its work.
 pub(crate) struct Suite {
@@ -101,6 +103,12 @@ pub(crate) const SUITES: &[Suite] = &[
         300,
         "the etcd-client crate's own tests",
         etcd_client::suite,
+    ),
+    suite(
+        "kill",
+        120,
+        "a server under load is killed 20 times",
+        kill::suite,
     ),
     suite(
         "examples",
