@@ -83,6 +83,8 @@ struct Shared {
     tidy: watch::Sender<bool>,
     /// Why the member has stopped, once it has.
     stopped: watch::Sender<Option<String>>,
+    /// No more requests are taken.
+    closed: watch::Sender<bool>,
     watch_hub: Arc<crate::watch::Hub>,
     tree_hub: Arc<crate::v2::watch::Hub>,
 }
@@ -245,6 +247,15 @@ impl Node {
             .unwrap_or_default()
     }
 
+    /// Waits until the member takes no more requests, which ends what is open for long.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut closed = self.0.closed.subscribe();
+        async move {
+            // Without a sender the member is gone altogether.
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
+    }
+
     /// The quota is this member's own flag, so it is judged here and never by the state machine.
     fn over_quota(&self, body: &Body) -> Option<Outcome> {
         let quota = self.0.config.quota_bytes?;
@@ -304,5 +315,8 @@ impl Shared {
         inbox.drafts.clear();
         inbox.reads.clear();
         inbox.waiters.close();
+        drop(inbox);
+        self.tree_hub.close();
+        self.closed.send_replace(true);
     }
 }

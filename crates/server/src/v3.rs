@@ -18,9 +18,11 @@ mod maintenance;
 mod status;
 mod watch;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt, future, stream};
 use quorate_proto::etcdserverpb::{
     ResponseHeader, cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
@@ -29,7 +31,7 @@ use quorate_proto::health::health_server::HealthServer;
 use quorate_store::{Body, Outcome, Reply, Revision};
 use tonic::Status;
 
-use crate::node::Node;
+use crate::node::{Node, Unavailable};
 
 /// How often a watcher that asked for it is told that nothing happened, unless configured.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
@@ -62,6 +64,9 @@ pub fn routes(node: Node, progress_interval: Duration) -> axum::Router {
     admission::guard(routes.into_axum_router(), node)
 }
 
+/// The responses of a streaming call.
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
 /// The implementation of every service.
 #[derive(Clone)]
 struct Api {
@@ -92,6 +97,16 @@ impl Api {
             .read_index()
             .await
             .map_err(|error| status::unavailable(&error))
+    }
+
+    /// A call's responses, ended with an error when the member stops.
+    fn until_closed<T: Send + 'static>(
+        &self,
+        responses: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Responses<T> {
+        let stopped = Err(status::unavailable(&Unavailable::Stopped));
+        let ended = responses.take_until(self.node.closed());
+        Box::pin(ended.chain(stream::once(future::ready(stopped))))
     }
 
     /// Has a command done that came as `request`, if its size is in bounds.

@@ -140,7 +140,7 @@ pub struct DirVersion {
 }
 
 /// What [`Chain`] asks of a version.
-pub trait Versioned {
+pub(crate) trait Versioned {
     /// When it was written.
     fn revision(&self) -> Revision;
     /// Its order among the writes of its revision.
@@ -175,7 +175,7 @@ impl Versioned for DirVersion {
 
 /// All versions of one key that are not compacted.
 #[derive(Clone, Debug)]
-pub struct Chain<V> {
+pub(crate) struct Chain<V> {
     newest: V,
     /// Ascending. Boxed so that a key of one version, the usual case, pays one word.
     #[allow(clippy::box_collection)]
@@ -184,7 +184,7 @@ pub struct Chain<V> {
 
 impl<V: Versioned> Chain<V> {
     /// A chain of one.
-    pub fn new(version: V) -> Self {
+    pub(crate) fn new(version: V) -> Self {
         Self {
             newest: version,
             older: None,
@@ -192,7 +192,7 @@ impl<V: Versioned> Chain<V> {
     }
 
     /// Adds a version.
-    pub fn push(&mut self, version: V) {
+    pub(crate) fn push(&mut self, version: V) {
         // C1.
         assert!(
             self.newest.revision() < version.revision(),
@@ -203,17 +203,17 @@ impl<V: Versioned> Chain<V> {
     }
 
     /// The newest version, a tombstone included.
-    pub fn newest(&self) -> &V {
+    pub(crate) fn newest(&self) -> &V {
         &self.newest
     }
 
     /// The newest version if it is no tombstone.
-    pub fn live(&self) -> Option<&V> {
+    pub(crate) fn live(&self) -> Option<&V> {
         Some(&self.newest).filter(|version| !version.is_tombstone())
     }
 
     /// What stood at `revision`, a tombstone included.
-    pub fn at(&self, revision: Revision) -> Option<&V> {
+    pub(crate) fn at(&self, revision: Revision) -> Option<&V> {
         if self.newest.revision() <= revision {
             return Some(&self.newest);
         }
@@ -223,18 +223,18 @@ impl<V: Versioned> Chain<V> {
     }
 
     /// What stood at `revision`, alive.
-    pub fn live_at(&self, revision: Revision) -> Option<&V> {
+    pub(crate) fn live_at(&self, revision: Revision) -> Option<&V> {
         self.at(revision).filter(|version| !version.is_tombstone())
     }
 
     /// The version that was written at exactly `revision`.
-    pub fn written_at(&self, revision: Revision) -> Option<&V> {
+    pub(crate) fn written_at(&self, revision: Revision) -> Option<&V> {
         self.at(revision)
             .filter(|version| version.revision() == revision)
     }
 
     /// All versions, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &V> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &V> {
         self.older()
             .into_iter()
             .flatten()
@@ -245,7 +245,7 @@ impl<V: Versioned> Chain<V> {
     ///
     /// Returns whether nothing is left. A tombstone exactly at `compacted` stays, for a watch
     /// may still start there.
-    pub fn compact(&mut self, compacted: Revision, mut dropped: impl FnMut(&V)) -> bool {
+    pub(crate) fn compact(&mut self, compacted: Revision, mut dropped: impl FnMut(&V)) -> bool {
         if let Some(older) = self.older.as_deref_mut() {
             let newest_counts = usize::from(self.newest.revision() <= compacted);
             let visible = older.partition_point(|version| version.revision() <= compacted);

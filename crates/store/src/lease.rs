@@ -10,7 +10,7 @@ use crate::Key;
 /// The longest time to live, in seconds.
 ///
 /// Source: etcd, `MaxLeaseTTL`.
-pub const MAX_TTL_S: i64 = 9_000_000_000;
+pub(crate) const MAX_TTL_S: i64 = 9_000_000_000;
 
 /// A granted lease.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -7,7 +7,7 @@ use alloc::borrow::Cow;
 use alloc::boxed::Box;
 
 /// Values up to this many bytes live in the index.
-pub const INLINE_BYTES: usize = 32;
+pub(crate) const INLINE_BYTES: usize = 32;
 
 /// Where an entry's bytes begin in this member's log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -195,6 +195,7 @@ impl Running {
             wake: Notify::new(),
             tidy: watch::Sender::new(false),
             stopped: watch::Sender::new(None),
+            closed: watch::Sender::new(false),
             watch_hub: Arc::default(),
             tree_hub: Arc::default(),
             config,

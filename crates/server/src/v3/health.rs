@@ -1,15 +1,13 @@
 //! gRPC's health service: this server serves, and knows no other name.
 
-use std::pin::Pin;
-
 use quorate_proto::health::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
     health_server::Health,
 };
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, async_trait};
 
-use super::Api;
+use super::{Api, Responses};
 
 #[async_trait]
 impl Health for Api {
@@ -25,7 +23,7 @@ impl Health for Api {
         }
     }
 
-    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+    type WatchStream = Responses<HealthCheckResponse>;
 
     /// Says it once, then stays silent: nothing changes while the server runs.
     async fn watch(
@@ -34,9 +32,7 @@ impl Health for Api {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let status = of_service(&request.into_inner().service).into();
         let first = tokio_stream::once(Ok(HealthCheckResponse { status }));
-        Ok(Response::new(Box::pin(
-            first.chain(tokio_stream::pending()),
-        )))
+        Ok(Response::new(self.until_closed(first.chain(tokio_stream::pending()))))
     }
 }
 

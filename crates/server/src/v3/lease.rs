@@ -1,6 +1,5 @@
 //! The Lease service.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,10 +12,10 @@ use quorate_proto::etcdserverpb::{
 };
 use quorate_replica::LeaseAnswer;
 use quorate_store::{Body, Reply, Revision};
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Api, encode, limits, status};
+use super::{Api, Responses, encode, limits, status};
 
 #[async_trait]
 impl Lease for Api {
@@ -63,8 +62,7 @@ impl Lease for Api {
         }
     }
 
-    type LeaseKeepAliveStream =
-        Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+    type LeaseKeepAliveStream = Responses<LeaseKeepAliveResponse>;
 
     async fn lease_keep_alive(
         &self,
@@ -75,7 +73,7 @@ impl Lease for Api {
             let api = api.clone();
             async move { api.keep_alive(request?.id).await }
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(self.until_closed(answers)))
     }
 
     async fn lease_time_to_live(
