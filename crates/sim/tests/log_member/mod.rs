@@ -390,7 +390,7 @@ pub(crate) fn entry(index: u64, term: u64, length: u64) -> Entry {
 }
 
 /// SplitMix64.
-pub(crate) struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
