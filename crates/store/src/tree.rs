@@ -16,6 +16,8 @@ mod event;
 mod list;
 mod path;
 mod request;
+#[cfg(test)]
+mod testing;
 mod view;
 
 pub use apply::Reply;

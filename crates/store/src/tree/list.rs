@@ -139,64 +139,8 @@ mod tests {
     use std::string::String;
     use std::vec::Vec;
 
-    use bytes::Bytes;
-
     use super::*;
-    use crate::command::{Blob, Body, Command, Put, RequestId};
-    use crate::tree::{Op, Path, Request, Write};
-    use crate::{ClusterTime, Place, UnixMs, ValueAt, ValueError, Values};
-
-    struct NoLog;
-    impl Values for NoLog {
-        fn read<'a>(&'a self, at: &ValueAt) -> Result<std::borrow::Cow<'a, [u8]>, ValueError> {
-            Err(ValueError::Rotten(*at))
-        }
-    }
-
-    fn apply(store: &mut Store, body: Body) {
-        let id = RequestId::default();
-        let command = Command {
-            id,
-            time: ClusterTime(0),
-            wall: UnixMs(0),
-            body,
-        };
-        store.apply(command, Place::default(), &NoLog).unwrap();
-    }
-
-    fn put(store: &mut Store, key: &str) {
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let value = Blob::new(Bytes::new());
-        let flags = (false, false, false);
-        let (prev_kv, ignore_value, ignore_lease) = flags;
-        apply(
-            store,
-            Body::Put(Put {
-                key,
-                value,
-                lease: 0,
-                prev_kv,
-                ignore_value,
-                ignore_lease,
-            }),
-        );
-    }
-
-    fn mkdir(store: &mut Store, path: &str) {
-        let path = Path::parse(Bytes::copy_from_slice(path.as_bytes())).unwrap();
-        let write = Write {
-            value: Blob::new(Bytes::new()),
-            ttl_s: None,
-            refresh: false,
-        };
-        apply(
-            store,
-            Body::Tree(Request {
-                path,
-                op: Op::Set { dir: true, write },
-            }),
-        );
-    }
+    use crate::tree::testing::{Draw, mkdir, put};
 
     fn listed(store: &Store, path: &str, recursive: bool) -> Vec<String> {
         let mut lister = Lister::new(path.as_bytes(), store.revision(), recursive);
@@ -249,38 +193,22 @@ mod tests {
     /// Against a model that splits every key into its ancestors.
     #[test]
     fn a_listing_shows_each_node_once_in_order() {
-        let mut state = 7_u64;
-        let mut draw = |below: u64| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 33) % below
-        };
+        let mut draw = Draw(7);
         for _ in 0..300 {
             let mut store = Store::default();
             let mut model = BTreeSet::new();
-            for _ in 0..draw(12) {
-                let elements: Vec<String> = (0..=draw(3))
+            for _ in 0..draw.below(12) {
+                let elements: Vec<String> = (0..=draw.below(3))
                     .map(|_| {
-                        (0..=draw(3))
-                            .map(|_| ['a', 'b', '-', '!'][draw(4) as usize])
+                        (0..=draw.below(3))
+                            .map(|_| *draw.of(&['a', 'b', '-', '!']))
                             .collect()
                     })
                     .collect();
                 let key = std::format!("/{}", elements.join("/"));
-                if draw(3) > 0 {
+                let made = draw.below(3) == 0 && mkdir(&mut store, &key);
+                if !made {
                     put(&mut store, &key);
-                } else if View::new(&store, store.revision())
-                    .found(key.as_bytes())
-                    .is_none()
-                    && (1..elements.len()).all(|depth| {
-                        let above = std::format!("/{}", elements[..depth].join("/"));
-                        store.file(above.as_bytes()).is_none()
-                    })
-                {
-                    mkdir(&mut store, &key);
-                } else {
-                    continue;
                 }
                 for depth in 0..elements.len() {
                     model.insert(elements[..=depth].to_vec());
