@@ -186,7 +186,11 @@ fn json_response(node: &Node, status: u16, body: Body) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    let cluster = HeaderValue::from_str(&format!("{:x}", node.cluster_id()));
-    headers.insert(CLUSTER_ID, cluster.expect("hexadecimal digits"));
+    headers.insert(CLUSTER_ID, cluster_id(node));
     response
+}
+
+fn cluster_id(node: &Node) -> HeaderValue {
+    let digits = HeaderValue::from_str(&format!("{:x}", node.cluster_id()));
+    digits.expect("hexadecimal digits")
 }

@@ -9,7 +9,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, Response, StatusCode};
 use quorate_store::command::Member;
 
-use super::{json, json_response, method_not_allowed, plain};
+use super::{CLUSTER_ID, cluster_id, json, json_response, method_not_allowed, plain};
 use crate::config::version::{API_VERSION, CLUSTER_VERSION};
 use crate::node::Node;
 
@@ -66,6 +66,11 @@ pub(super) fn members(node: &Node, method: &Method, path: &[u8]) -> Response<Bod
         Method::GET => {}
         Method::POST => return not_yet(node),
         Method::PUT | Method::DELETE if name.is_some() => return not_yet(node),
+        Method::PUT | Method::DELETE => {
+            let mut response = method_not_allowed("GET,POST,DELETE,PUT");
+            response.headers_mut().insert(CLUSTER_ID, cluster_id(node));
+            return response;
+        }
         _ => return method_not_allowed("GET,POST,DELETE,PUT"),
     }
     let leader = node.status().leader;
