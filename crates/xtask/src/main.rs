@@ -21,6 +21,7 @@ mod outcome;
 mod python_etcd;
 mod runner;
 mod rust_checks;
+mod soak;
 mod suites;
 mod tools;
 mod workspace;
@@ -36,7 +37,7 @@ use clap::Parser;
 enum Task {
     Test(runner::Test),
     Record(etcdctl::Record),
-    Kill(kill::Kill),
+    Soak(soak::Soak),
     Compare(compare::Compare),
     #[command(hide = true)]
     Suite(SuiteArgs),
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     let result = match Task::parse() {
         Task::Test(test) => test.run(),
         Task::Record(record) => record.run(),
-        Task::Kill(kill) => kill.run(),
+        Task::Soak(soak) => soak.run(),
         Task::Compare(compare) => compare.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };

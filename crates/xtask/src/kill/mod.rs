@@ -6,12 +6,12 @@
 //! moment; now and then already while it starts. The seed is printed; it fixes what is asked for and
 //! when, though not what the machine makes of it.
 
+pub(crate) mod damage;
 mod ledger;
 mod watchers;
 mod writers;
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,31 +40,11 @@ const LOAD_MS: u64 = 600;
 /// How long the watches may take to tell what they missed.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
-/// Kills a server under load, again and again, and checks what it kept.
-#[derive(clap::Args)]
-pub(crate) struct Kill {
-    /// How many times to kill it.
-    #[arg(long, default_value_t = ROUNDS)]
-    rounds: u32,
-    /// What fixes the load and the moments; drawn if not given.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// The server under test.
-    #[arg(long, default_value_os_t = workspace::release_server())]
-    server: PathBuf,
-}
-
-impl Kill {
-    pub(crate) fn run(self) -> Result<ExitCode> {
-        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        println!("{}", rounds(&self.server, self.rounds, seed)?);
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
 /// The suite of `cargo xtask test`.
 pub(crate) fn suite(server: &Path) -> Result<Outcome> {
-    Ok(Outcome::Passed(rounds(server, ROUNDS, fastrand::u64(..))?))
+    let killed = rounds(server, ROUNDS, fastrand::u64(..))?;
+    let damaged = damage::check(server)?;
+    Ok(Outcome::Passed(format!("{killed}; {damaged}")))
 }
 
 /// Kills the server so many times and says what was checked.
