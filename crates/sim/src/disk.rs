@@ -1,8 +1,8 @@
 //! A disk in memory that loses power, tears writes, rots and refuses.
 //!
 //! It keeps two images: what a running process sees, and what is durable. [`SimDisk::survivors`]
-//! is what another process finds after a loss of power: the durable image and, by the kind of
-//! [`Crash`], none, all or some of what was written since.
+//! is what another process finds after a crash: the durable image and, by the kind of [`Crash`],
+//! none, all or some of what was written since.
 //!
 //! Owns the model of failure, and nothing of the format of what is written. Chance comes only
 //! from the seed in [`Crash::Torn`].
@@ -22,7 +22,7 @@ use quorate_log::{Disk, DiskError, DiskErrorKind};
 /// What of the unsynced survives a loss of power.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Crash {
-    /// All of it: a killed process on a machine that runs on.
+    /// All of it, still unsynced: a killed process on a machine that runs on.
     Clean,
     /// None of it.
     Lost,
@@ -97,30 +97,47 @@ impl SimDisk {
         self.0.borrow().without_power
     }
 
-    /// The disk as it is found after a loss of power now.
+    /// The disk as the next process finds it if this one ends now.
+    ///
+    /// After [`Crash::Clean`] what was not synced is there, but may still be lost.
     #[must_use]
     pub fn survivors(&self, crash: Crash) -> Self {
         let state = self.0.borrow();
-        let mut chance = Chance(match crash {
-            Crash::Torn { seed, .. } => seed,
-            Crash::Clean | Crash::Lost => 0,
-        });
-        let files: Vec<File> = state
-            .files
-            .iter()
-            .map(|file| File::new(file.after(crash, &mut chance)))
-            .collect();
-        let mut names = state.durable_names.clone();
-        for change in &state.unsynced_names {
-            let survives = match crash {
-                Crash::Clean => true,
-                Crash::Lost => false,
-                Crash::Torn { .. } => chance.below(2) == 0,
-            };
-            if survives {
-                change.apply(&mut names);
+        let (files, names) = match crash {
+            Crash::Clean => {
+                let (files, names) = (state.files.clone(), state.names.clone());
+                let durable_names = state.durable_names.clone();
+                let unsynced_names = state.unsynced_names.clone();
+                let rest = State::default();
+                let state = State {
+                    files,
+                    names,
+                    durable_names,
+                    unsynced_names,
+                    ..rest
+                };
+                return Self(Rc::new(RefCell::new(state)));
             }
-        }
+            Crash::Lost => {
+                let durable = state.files.iter().map(|file| file.durable.clone());
+                (
+                    durable.map(File::new).collect(),
+                    state.durable_names.clone(),
+                )
+            }
+            Crash::Torn { seed, sector_bytes } => {
+                let mut chance = Chance(seed);
+                let mut torn = |file: &File| File::new(file.torn(sector_bytes, &mut chance));
+                let files: Vec<File> = state.files.iter().map(&mut torn).collect();
+                let mut names = state.durable_names.clone();
+                for change in &state.unsynced_names {
+                    if chance.below(2) == 0 {
+                        change.apply(&mut names);
+                    }
+                }
+                (files, names)
+            }
+        };
         let durable_names = names.clone();
         Self(Rc::new(RefCell::new(State {
             files,
@@ -323,14 +340,6 @@ impl File {
             durable: content.clone(),
             content,
             unsynced: Vec::new(),
-        }
-    }
-
-    fn after(&self, crash: Crash, chance: &mut Chance) -> Vec<u8> {
-        match crash {
-            Crash::Clean => self.content.clone(),
-            Crash::Lost => self.durable.clone(),
-            Crash::Torn { sector_bytes, .. } => self.torn(sector_bytes, chance),
         }
     }
 

@@ -3,7 +3,7 @@
 
 mod log_member;
 
-use log_member::{Member, Model, Step, check, entry, script};
+use log_member::{Found, Member, Model, Step, check, entry, script};
 use quorate_log::{Config, HardState, LogError, verify};
 use quorate_sim::disk::{Crash, SimDisk};
 
@@ -50,8 +50,7 @@ fn recover(disk: &SimDisk, config: Config, crash: Crash, model: &Model, seed: u6
     if matches!(crash, Crash::Clean | Crash::Lost) {
         assert_eq!(found.recovered.torn, None, "nothing is torn");
     }
-    check(&undisturbed, &found, model);
-    go_on(member, config, model);
+    go_on(member, &found, config, model);
 
     for effect in 0..effects {
         let crash = crashes(seed + effect)[usize::try_from((seed + effect) % 5).unwrap()];
@@ -67,15 +66,18 @@ fn recover(disk: &SimDisk, config: Config, crash: Crash, model: &Model, seed: u6
     }
 }
 
-/// A recovered member writes on, and remembers that too; then its directory is sound.
-fn go_on(mut member: Member, config: Config, model: &Model) {
+/// What a recovered member was told is durable by then. It writes on, and remembers that too;
+/// then its directory is sound.
+fn go_on(mut member: Member, found: &Found, config: Config, model: &Model) {
     let disk = member.disk.clone();
-    let (_, found) = Member::open(&disk.survivors(Crash::Clean), config).expect("it opens again");
-    assert_eq!(found.recovered.torn, None, "a torn batch is dropped once");
     let mut model = Model {
-        possible: vec![check(&disk, &found, model)],
+        possible: vec![check(&disk, found, model)],
         ..model.clone()
     };
+    let left = disk.survivors(Crash::Lost);
+    let (_, found) = Member::open(&left, config).expect("it opens again");
+    assert_eq!(found.recovered.torn, None, "a torn batch is dropped once");
+    check(&left, &found, &model);
     let latest = model.latest().clone();
     let term = latest.term + 1;
     let hard = Some(HardState {
