@@ -1,6 +1,6 @@
 //! Checks that the crates depend on each other, and on others' crates, as it is written down.
 //!
-//! Reads three things: `cargo metadata`; the table headed `| crate | may depend on |` in
+//! Reads three things: `cargo metadata`; the table headed `| crate | may use |` in
 //! ARCHITECTURE.md; and the table headed `| crate | why | licence |` in
 //! `docs/decisions/dependencies.md`.
 
@@ -25,7 +25,7 @@ pub(crate) fn check() -> Result<Outcome> {
     let packages = packages(&metadata)?;
     let mut wrong = edges_off_the_map(
         &packages,
-        &read_table(&root.join("ARCHITECTURE.md"), "may depend on")?,
+        &read_table(&root.join("ARCHITECTURE.md"), "may use")?,
     );
     let reasons = read_table(&root.join("docs/decisions/dependencies.md"), "why")?;
     wrong.extend(unexplained(&packages, &reasons));
@@ -284,7 +284,8 @@ mod tests {
 
     use super::{Package, edges_off_the_map, std_in_source, table, unexplained};
 
-    const MAP: &str = "# Map\n\n| crate | may depend on |\n|---|---|\n| `store` | |\n| server | `store`, log |\n\nrest";
+    const MAP: &str =
+        "# Map\n\n| crate | may use |\n|---|---|\n| `store` | |\n| server | `store`, log |\n\nrest";
 
     fn package(name: &str, ours: &[&str], others: &[&str]) -> Package {
         let set = |names: &[&str]| {
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_edge_that_the_map_lacks_is_named() {
-        let map = table(MAP, "may depend on");
+        let map = table(MAP, "may use");
         assert!(edges_off_the_map(&[package("server", &["store", "log"], &[])], &map).is_empty());
         let wrong = edges_off_the_map(
             &[package("store", &["log"], &[]), package("sim", &[], &[])],
