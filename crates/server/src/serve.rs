@@ -21,7 +21,6 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tower::ServiceExt;
 
 use crate::config::{Config, ListenUrl};
 use crate::node::{Node, OpenError, Running};
@@ -83,7 +82,7 @@ pub async fn run(
     let (closing, closed) = watch::channel(false);
     let mut listeners = JoinSet::new();
     let app = Arc::new(App {
-        v3: v3::routes(node.clone(), v3::PROGRESS_INTERVAL),
+        v3: v3::services(node.clone(), v3::PROGRESS_INTERVAL),
         node: node.clone(),
     });
     let grant = |role| (app.clone(), role, closed.clone());
@@ -136,7 +135,7 @@ enum Role {
 }
 
 struct App {
-    v3: axum::Router,
+    v3: v3::Services,
     node: Node,
 }
 
@@ -194,7 +193,7 @@ async fn connection(
     let streams = app.node.config().max_concurrent_streams;
     let service = service_fn(move |request: Request<Incoming>| {
         let app = app.clone();
-        async move { Ok::<_, Infallible>(app.answer(role, request.map(Body::new)).await) }
+        async move { Ok::<_, Infallible>(app.answer(role, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -228,23 +227,32 @@ async fn told(closed: &mut watch::Receiver<bool>) {
 }
 
 impl App {
-    async fn answer(&self, role: Role, request: Request<Body>) -> Response<Body> {
-        match role {
-            Role::Client if is_grpc(&request) => match self.v3.clone().oneshot(request).await {
-                Ok(response) => response,
+    async fn answer(&self, role: Role, request: Request<Incoming>) -> Response<Body> {
+        if matches!(role, Role::Client) && is_grpc(&request) {
+            return match self.v3.answer(request).await {
+                Ok(response) => response.map(Body::new),
                 Err(never) => match never {},
-            },
+            };
+        }
+        // Boxed, or every call of v3 would carry the room for it.
+        Box::pin(self.answer_http(role, request.map(Body::new))).await
+    }
+
+    async fn answer_http(&self, role: Role, request: Request<Body>) -> Response<Body> {
+        match role {
             Role::Client => v2::handle(self.node.clone(), request).await,
             Role::Peer => peer::handle(&self.node, &request),
             Role::Metrics => match request.uri().path() {
-                "/health" => v2::health(&self.node, request.method(), request.uri().query()).await,
+                "/health" => {
+                    v2::health(&self.node, request.method(), request.uri().query()).await
+                }
                 _ => v2::not_found(),
             },
         }
     }
 }
 
-fn is_grpc(request: &Request<Body>) -> bool {
+fn is_grpc(request: &Request<Incoming>) -> bool {
     request.method() == Method::POST
         && request
             .headers()

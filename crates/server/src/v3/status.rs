@@ -83,6 +83,12 @@ pub(super) fn invalid_client_api_version() -> Status {
     Status::invalid_argument("etcdserver: invalid client api version")
 }
 
+/// A path that names no service of this version.
+pub(super) fn unknown_service(path: &str) -> Status {
+    let service = path.trim_start_matches('/').rsplit_once('/').map_or("", |(service, _)| service);
+    Status::unimplemented(format!("unknown service {service}"))
+}
+
 /// A method that this version does not have.
 pub(super) fn unimplemented(method: &str) -> Status {
     Status::unimplemented(format!("method {method} not implemented"))

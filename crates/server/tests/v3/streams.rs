@@ -53,7 +53,7 @@ fn a_reader_overtaken_by_compaction_is_told_where_to_start_again() {
             revision: 5,
             physical: true,
         };
-        let routes = v3::routes(member.node.clone(), LONG);
+        let routes = v3::services(member.node.clone(), LONG);
         KvClient::new(routes)
             .compact(compaction)
             .await
@@ -111,7 +111,7 @@ async fn watch(
         .send(WatchRequest { request_union })
         .await
         .expect("room for a request");
-    let routes = v3::routes(member.node.clone(), progress_interval);
+    let routes = v3::services(member.node.clone(), progress_interval);
     let opened = WatchClient::new(routes)
         .watch(ReceiverStream::new(receiver))
         .await;
@@ -131,6 +131,6 @@ async fn put(member: &Member, key: &str) {
         key: key.to_owned().into(),
         ..Default::default()
     };
-    let routes = v3::routes(member.node.clone(), LONG);
+    let routes = v3::services(member.node.clone(), LONG);
     KvClient::new(routes).put(request).await.expect("a put");
 }
