@@ -3,20 +3,12 @@
 //!
 //! Source: spec/v3-api.md §1.3, §2.13.
 
+use axum::body::Body;
 use axum::http::{HeaderMap, Response};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{limits, status};
 use crate::node::Node;
-
-/// Puts Go's words for tonic's, where clients compare them.
-pub(super) fn reworded(response: Response<tonic::body::Body>) -> Response<tonic::body::Body> {
-    let status = response.extensions().get::<Status>();
-    match status.and_then(limits::translate) {
-        Some(status) => status.into_http(),
-        None => response,
-    }
-}
 
 /// Checks a call's metadata.
 pub(super) fn check(headers: &HeaderMap, node: &Node) -> Result<(), Status> {
@@ -32,4 +24,18 @@ pub(super) fn check(headers: &HeaderMap, node: &Node) -> Result<(), Status> {
         return Err(status::no_leader());
     }
     Ok(())
+}
+
+/// Puts Go's words for tonic's, where clients compare them.
+pub(super) fn reworded(response: Response<Body>, path: &str) -> Response<Body> {
+    let Some(error) = Status::from_header_map(response.headers()) else {
+        return response;
+    };
+    let unknown = error.code() == Code::Unimplemented && error.message().is_empty();
+    let reworded = if unknown {
+        Some(status::unknown_method(path))
+    } else {
+        limits::translate(&error)
+    };
+    reworded.map_or(response, Status::into_http)
 }

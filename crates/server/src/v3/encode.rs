@@ -6,10 +6,8 @@
 
 use bytes::Bytes;
 use quorate_proto::{etcdserverpb as pb, mvccpb};
-use quorate_store::command::Range;
 use quorate_store::{
-    FileVersion, Key, KeyValue, RangeAnswer, RangeReply, Reply, Revision, TxnReply, ValueError,
-    Values,
+    FileVersion, Key, KeyValue, RangeReply, Reply, Revision, TxnReply, ValueError, Values,
 };
 
 /// A header that shows `revision`.
@@ -43,27 +41,6 @@ fn without_value(key: &Key, version: &FileVersion) -> mvccpb::KeyValue {
         value: Bytes::new(),
         lease: version.limit.lease(),
     }
-}
-
-/// A range's answer, without header.
-pub(super) fn range(
-    asked: &Range,
-    answer: &RangeAnswer<'_>,
-    values: &dyn Values,
-) -> Result<pb::RangeResponse, ValueError> {
-    let row = |row: &quorate_store::Row<'_>| {
-        if asked.keys_only {
-            Ok(without_value(row.key, row.version))
-        } else {
-            version(row.key, row.version, values)
-        }
-    };
-    Ok(pb::RangeResponse {
-        header: None,
-        kvs: answer.rows.iter().map(row).collect::<Result<_, _>>()?,
-        more: answer.more,
-        count: count(answer.count),
-    })
 }
 
 /// A put's answer.

@@ -32,7 +32,9 @@ impl Health for Api {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let status = of_service(&request.into_inner().service).into();
         let first = tokio_stream::once(Ok(HealthCheckResponse { status }));
-        Ok(Response::new(self.until_closed(first.chain(tokio_stream::pending()))))
+        Ok(Response::new(
+            self.until_closed(first.chain(tokio_stream::pending())),
+        ))
     }
 }
 

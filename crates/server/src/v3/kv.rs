@@ -1,23 +1,20 @@
-//! The KV service.
+//! The KV calls. Each takes a request and gives the framed answer.
 
+use bytes::Bytes;
 use prost::Message;
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, TxnRequest, TxnResponse, kv_server::Kv,
-    request_op::Request as Op,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest,
+    TxnRequest, request_op::Request as Op,
 };
 use quorate_store::{Body, Reply, Revision};
-use tonic::{Request, Response, Status, async_trait};
+use tonic::Status;
 
-use super::{Api, decode, encode, limits, status};
+use super::unary::framed;
+use super::{Api, decode, encode, limits, rows, status};
 
-#[async_trait]
-impl Kv for Api {
-    async fn range(
-        &self,
-        request: Request<RangeRequest>,
-    ) -> Result<Response<RangeResponse>, Status> {
-        let request = request.into_inner();
+impl Api {
+    /// Range.
+    pub(super) async fn range(&self, request: RangeRequest) -> Result<Bytes, Status> {
         let serializable = request.serializable;
         let asked = decode::range(request).map_err(|refusal| status::refused(&refusal))?;
         if !serializable {
@@ -29,48 +26,41 @@ impl Kv for Api {
             .store()
             .range(&asked, values)
             .map_err(|e| status::read(&e))?;
-        let response =
-            encode::range(&asked, &answer, values).map_err(|error| status::value(&error))?;
         let header = encode::at(header, machine.store().revision());
-        Ok(Response::new(RangeResponse {
-            header: Some(header),
-            ..response
-        }))
+        rows::response(&header, &answer, asked.keys_only, values)
+            .map_err(|error| status::value(&error))
     }
 
-    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let request = request.into_inner();
+    /// Put.
+    pub(super) async fn put(&self, request: PutRequest) -> Result<Bytes, Status> {
         let bytes = request.encoded_len();
         let put = decode::put(request).map_err(|refusal| status::refused(&refusal))?;
         match self.propose(bytes, Body::Put(put)).await? {
-            (header, Reply::Put { prev }) => Ok(Response::new(encode::put(header, prev))),
+            (header, Reply::Put { prev }) => Ok(framed(&encode::put(header, prev))),
             (_, other) => Err(status::mismatch(&other)),
         }
     }
 
-    async fn delete_range(
-        &self,
-        request: Request<DeleteRangeRequest>,
-    ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let request = request.into_inner();
+    /// DeleteRange.
+    pub(super) async fn delete_range(&self, request: DeleteRangeRequest) -> Result<Bytes, Status> {
         let bytes = request.encoded_len();
         let delete = decode::delete(request).map_err(|refusal| status::refused(&refusal))?;
         match self.propose(bytes, Body::DeleteRange(delete)).await? {
             (header, Reply::Deleted { count, prev }) => {
-                Ok(Response::new(encode::deleted(header, count, prev)))
+                Ok(framed(&encode::deleted(header, count, prev)))
             }
             (_, other) => Err(status::mismatch(&other)),
         }
     }
 
-    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let request = request.into_inner();
+    /// Txn. One that only reads does not go through the log.
+    pub(super) async fn txn(&self, request: TxnRequest) -> Result<Bytes, Status> {
         let (bytes, serializable) = (request.encoded_len(), is_serializable(&request));
         let txn = decode::txn(request, limits::commands(self.node.config()))
             .map_err(|refusal| status::refused(&refusal))?;
         if !txn.only_reads() {
             return match self.propose(bytes, Body::Txn(Box::new(txn))).await? {
-                (header, Reply::Txn(reply)) => Ok(Response::new(encode::txn(header, reply))),
+                (header, Reply::Txn(reply)) => Ok(framed(&encode::txn(header, reply))),
                 (_, other) => Err(status::mismatch(&other)),
             };
         }
@@ -81,27 +71,23 @@ impl Kv for Api {
         let machine = self.node.machine();
         let reply = machine.store().read_txn(&txn, self.node.values());
         let reply = reply.map_err(|error| status::read(&error))?;
-        Ok(Response::new(encode::txn(
+        Ok(framed(&encode::txn(
             encode::at(header, machine.store().revision()),
             reply,
         )))
     }
 
-    async fn compact(
-        &self,
-        request: Request<CompactionRequest>,
-    ) -> Result<Response<CompactionResponse>, Status> {
-        let request = request.into_inner();
-        let bytes = request.encoded_len();
+    /// Compact; `physical` waits until what it left behind is cleared up.
+    pub(super) async fn compact(&self, request: CompactionRequest) -> Result<Bytes, Status> {
         let body = Body::Compact {
             revision: request.revision,
         };
-        match self.propose(bytes, body).await? {
+        match self.propose(request.encoded_len(), body).await? {
             (header, Reply::Compacted) => {
                 if request.physical {
                     self.node.purged().await;
                 }
-                Ok(Response::new(CompactionResponse {
+                Ok(framed(&CompactionResponse {
                     header: Some(header),
                 }))
             }

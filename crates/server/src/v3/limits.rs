@@ -51,7 +51,12 @@ pub(super) fn translate(error: &Status) -> Option<Status> {
         .strip_prefix("Error, decoded message length too large: found ")?;
     let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
     let limit = rest.strip_suffix(" bytes")?;
-    Some(Status::resource_exhausted(format!(
-        "grpc: received message larger than max ({found} vs. {limit})"
-    )))
+    Some(too_large(found.parse().ok()?, limit.parse().ok()?))
+}
+
+/// A message of `bytes` that was not received.
+pub(super) fn too_large(bytes: usize, limit: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "grpc: received message larger than max ({bytes} vs. {limit})"
+    ))
 }

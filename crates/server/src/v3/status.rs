@@ -83,10 +83,21 @@ pub(super) fn invalid_client_api_version() -> Status {
     Status::invalid_argument("etcdserver: invalid client api version")
 }
 
-/// A path that names no service of this version.
-pub(super) fn unknown_service(path: &str) -> Status {
-    let service = path.trim_start_matches('/').rsplit_once('/').map_or("", |(service, _)| service);
-    Status::unimplemented(format!("unknown service {service}"))
+/// A path that names no method of ours.
+pub(super) fn unknown_method(path: &str) -> Status {
+    let (service, method) = path
+        .trim_start_matches('/')
+        .rsplit_once('/')
+        .unwrap_or((path, ""));
+    Status::unimplemented(format!("unknown method {method} for service {service}"))
+}
+
+/// A service that this version does not have.
+pub(super) fn unknown_service(service: &str) -> Status {
+    Status::unimplemented(format!(
+        "unknown service {}",
+        service.trim_start_matches('/')
+    ))
 }
 
 /// A method that this version does not have.

@@ -1,0 +1,133 @@
+//! Which code answers a v3 call.
+//!
+//! KV is spoken by our own framing ([`unary`]), all else by tonic.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use bytes::Bytes;
+use hyper::body::Body as HttpBody;
+use prost::Message;
+use quorate_proto::etcdserverpb::{
+    cluster_server::ClusterServer, lease_server::LeaseServer,
+    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+};
+use quorate_proto::health::health_server::HealthServer;
+use tonic::Status;
+use tower::Service;
+
+use super::{Api, admission, lease, limits, status, unary};
+use crate::node::Node;
+
+/// All v3 services, for a port that speaks HTTP/2.
+///
+/// `progress_interval` is etcd's `watch-progress-notify-interval`.
+pub fn services(node: Node, progress_interval: Duration) -> Services {
+    let receive_bytes = limits::receive_bytes(node.config());
+    let lease_ids = Arc::new(lease::Ids::new(node.member_id()));
+    let api = Api {
+        node,
+        lease_ids,
+        progress_interval,
+    };
+    Services {
+        watch: WatchServer::new(api.clone()).max_decoding_message_size(receive_bytes),
+        lease: LeaseServer::new(api.clone()).max_decoding_message_size(receive_bytes),
+        cluster: ClusterServer::new(api.clone()).max_decoding_message_size(receive_bytes),
+        maintenance: MaintenanceServer::new(api.clone()).max_decoding_message_size(receive_bytes),
+        health: HealthServer::new(api.clone()).max_decoding_message_size(receive_bytes),
+        api,
+        receive_bytes,
+    }
+}
+
+/// Finds the code for a call by its path: no router, for this is on every call's way.
+#[derive(Clone)]
+pub struct Services {
+    api: Api,
+    receive_bytes: usize,
+    watch: WatchServer<Api>,
+    lease: LeaseServer<Api>,
+    cluster: ClusterServer<Api>,
+    maintenance: MaintenanceServer<Api>,
+    health: HealthServer<Api>,
+}
+
+impl Services {
+    /// Answers a call.
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if let Err(status) = admission::check(request.headers(), &self.api.node) {
+            return status.into_http();
+        }
+        let api = &self.api;
+        let (head, body) = request.into_parts();
+        let answer = match head.uri.path() {
+            "/etcdserverpb.KV/Range" => self.unary(body, |request| api.range(request)).await,
+            "/etcdserverpb.KV/Put" => self.unary(body, |request| api.put(request)).await,
+            "/etcdserverpb.KV/DeleteRange" => {
+                self.unary(body, |request| api.delete_range(request)).await
+            }
+            "/etcdserverpb.KV/Txn" => self.unary(body, |request| api.txn(request)).await,
+            "/etcdserverpb.KV/Compact" => self.unary(body, |request| api.compact(request)).await,
+            // Boxed, or every call would carry the room for it.
+            _ => return Box::pin(self.other(Request::from_parts(head, Body::new(body)))).await,
+        };
+        unary::respond(answer)
+    }
+
+    /// Reads the request, and has it answered.
+    async fn unary<B, Q, F>(&self, body: B, answer: impl FnOnce(Q) -> F) -> Result<Bytes, Status>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+        B::Error: Into<axum::BoxError>,
+        Q: Message + Default,
+        F: Future<Output = Result<Bytes, Status>>,
+    {
+        answer(unary::read(body, self.receive_bytes).await?).await
+    }
+
+    /// A call that tonic frames.
+    async fn other(&self, request: Request<Body>) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let service = path.rsplit_once('/').map_or("", |(service, _)| service);
+        let Ok(response) = match service {
+            "/etcdserverpb.Watch" => self.watch.clone().call(request).await,
+            "/etcdserverpb.Lease" => self.lease.clone().call(request).await,
+            "/etcdserverpb.Cluster" => self.cluster.clone().call(request).await,
+            "/etcdserverpb.Maintenance" => self.maintenance.clone().call(request).await,
+            "/grpc.health.v1.Health" => self.health.clone().call(request).await,
+            "/etcdserverpb.KV" => Ok(status::unknown_method(&path).into_http()),
+            _ => Ok(status::unknown_service(service).into_http()),
+        };
+        admission::reworded(response.map(Body::new), &path)
+    }
+}
+
+/// So that a client in the same process can be given it in place of a connection.
+impl<B> Service<Request<B>> for Services
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<axum::BoxError> + Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let services = self.clone();
+        Box::pin(async move { Ok(services.answer(request).await) })
+    }
+}
