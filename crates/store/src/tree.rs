@@ -23,7 +23,7 @@ mod view;
 pub use apply::Reply;
 pub(crate) use apply::{apply, expire};
 pub use event::{Event, Node, Position, Scan, Watch, events_at, removes_directory};
-pub use list::{Lister, Step};
+pub use list::{Lister, Step, Walk};
 pub use path::{MAX_BYTES, MAX_ELEMENTS, Path, PathError, ancestors, below, has_hidden, is_path};
 pub use request::{Condition, Op, Refusal, Request, Write};
 pub use view::{DirImage, Found, View};

@@ -3,46 +3,60 @@
 //! Keys and values are bytes of which some are no UTF-8, field order and omitted fields are part
 //! of what clients were recorded to get: hence this writer.
 
+use std::io::Write as _;
+
 use quorate_store::UnixMs;
 
 /// Appends a quoted string. Each byte that is no UTF-8 becomes U+FFFD.
 pub(super) fn string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
-    for chunk in bytes.utf8_chunks() {
-        escaped(out, chunk.valid());
-        for _ in chunk.invalid() {
-            out.extend_from_slice(b"\\ufffd");
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        escaped(out, text.as_bytes());
+    } else {
+        for chunk in bytes.utf8_chunks() {
+            escaped(out, chunk.valid().as_bytes());
+            for _ in chunk.invalid() {
+                out.extend_from_slice(b"\\ufffd");
+            }
         }
     }
     out.push(b'"');
 }
 
-fn escaped(out: &mut Vec<u8>, text: &str) {
+/// Appends UTF-8, escaped. Beyond ASCII, only U+2028 and U+2029 (E2 80 A8 and A9) are.
+fn escaped(out: &mut Vec<u8>, text: &[u8]) {
     let mut plain = 0;
-    for (at, c) in text.char_indices() {
-        let short = match c {
-            '"' => "\\\"",
-            '\\' => "\\\\",
-            '\n' => "\\n",
-            '\r' => "\\r",
-            '\t' => "\\t",
-            '\0'..'\x20' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => "",
-            _ => continue,
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        let (len, code) = match byte {
+            0..0x20 | b'"' | b'\\' | b'<' | b'>' | b'&' => (1, u32::from(byte)),
+            0xe2 => match text.get(at + 1..at + 3) {
+                Some([0x80, last @ (0xa8 | 0xa9)]) => (3, 0x2028 + u32::from(last - 0xa8)),
+                _ => (0, 0),
+            },
+            _ => (0, 0),
         };
-        out.extend_from_slice(&text.as_bytes()[plain..at]);
-        if short.is_empty() {
-            out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
-        } else {
-            out.extend_from_slice(short.as_bytes());
+        if len == 0 {
+            at += 1;
+            continue;
         }
-        plain = at + c.len_utf8();
+        out.extend_from_slice(&text[plain..at]);
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => out.extend_from_slice(format!("\\u{code:04x}").as_bytes()),
+        }
+        at += len;
+        plain = at;
     }
-    out.extend_from_slice(&text.as_bytes()[plain..]);
+    out.extend_from_slice(&text[plain..]);
 }
 
 /// Appends a decimal number.
 pub(super) fn number(out: &mut Vec<u8>, number: impl std::fmt::Display) {
-    out.extend_from_slice(number.to_string().as_bytes());
+    write!(out, "{number}").expect("a vector takes all");
 }
 
 /// A time as RFC 3339 in UTC, without trailing zeros in its fraction.
@@ -97,8 +111,8 @@ mod tests {
     #[test]
     fn strings_are_escaped_as_go_does() {
         assert_eq!(
-            quoted("<a>&\"é\u{2028}\\\t\x01\x7f".as_bytes()),
-            "\"\\u003ca\\u003e\\u0026\\\"é\\u2028\\\\\\t\\u0001\x7f\""
+            quoted("<a>&\"é\u{2028}\u{2027}\\\t\x01\x7f".as_bytes()),
+            "\"\\u003ca\\u003e\\u0026\\\"é\\u2028\u{2027}\\\\\\t\\u0001\x7f\""
         );
         // Go replaces byte by byte, also inside a sequence that is cut short.
         assert_eq!(quoted(b"\xffx\xe2\x82"), "\"\\ufffdx\\ufffd\\ufffd\"");

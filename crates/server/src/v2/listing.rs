@@ -65,8 +65,9 @@ impl Listing {
         if store.oldest() > self.at {
             return Err(Broken::Compacted(self.at));
         }
+        let mut walk = self.lister.resume(store);
         while !self.done && out.len() < PIECE_BYTES {
-            match self.lister.step(store) {
+            match walk.step() {
                 Step::Open { path, found } => self.nodes.open(out, &path, found, values)?,
                 Step::Close => self.nodes.close(out),
                 Step::End => {

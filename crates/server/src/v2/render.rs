@@ -161,10 +161,11 @@ fn fields(
 
 /// Ends an object with its indexes, which the root does not have.
 fn indexes(out: &mut Vec<u8>, modified: Revision, created: Revision) {
-    for (name, revision) in [("modifiedIndex", modified), ("createdIndex", created)] {
-        if revision > Revision::ZERO {
-            out.extend_from_slice(format!(",\"{name}\":{revision}").as_bytes());
-        }
+    if modified > Revision::ZERO {
+        out.extend_from_slice(b",\"modifiedIndex\":");
+        json::number(out, modified);
+        out.extend_from_slice(b",\"createdIndex\":");
+        json::number(out, created);
     }
     out.push(b'}');
 }

@@ -8,12 +8,19 @@
 //! though the name `a` is before `a-b`. Only a directory without an entry, known by keys below it,
 //! can be met too late like this, and its name is then a prefix of a name met before it.
 
+use alloc::collections::btree_map;
 use alloc::vec::Vec;
+use core::iter::Peekable;
+use core::ops::Bound;
 
-use crate::{Revision, Store};
+use crate::chain::Chain;
+use crate::{DirVersion, FileVersion, Key, Revision, Store};
 
 use super::path;
-use super::view::{Found, View};
+use super::view::{DirImage, Found, View};
+
+/// How many neighbours are tried before the map is searched anew.
+const NEAR: usize = 4;
 
 /// A walk below one path at one revision, which must not be compacted while it goes on.
 #[derive(Debug)]
@@ -22,13 +29,14 @@ pub struct Lister {
     recursive: bool,
     /// The directories that are open, outermost first.
     open: Vec<Open>,
-    /// The last step was a child to be looked into, or closed.
+    /// The child opened last, not looked into yet.
     entered: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
 struct Open {
-    path: Vec<u8>,
+    /// Its path, and a slash.
+    prefix: Vec<u8>,
     /// The name of the child shown last.
     last: Vec<u8>,
 }
@@ -52,85 +60,208 @@ pub enum Step<'a> {
 impl Lister {
     /// A walk below `path`, through all levels or one.
     pub fn new(path: &[u8], at: Revision, recursive: bool) -> Self {
-        let open = Open {
-            path: path.to_vec(),
-            last: Vec::new(),
-        };
         Self {
             at,
             recursive,
-            open: Vec::from([open]),
+            open: Vec::from([Open::new(path)]),
             entered: None,
         }
     }
 
-    /// The next step.
-    pub fn step<'a>(&mut self, store: &'a Store) -> Step<'a> {
+    /// Goes on, for as long as the store stays as it is.
+    pub fn resume<'a>(&mut self, store: &'a Store) -> Walk<'_, 'a> {
         let view = View::new(store, self.at);
-        if let Some(path) = self.entered.take() {
-            if !self.recursive {
+        let files = Near {
+            from: Vec::new(),
+            range: store.files.range::<[u8], _>(behind(b"")).peekable(),
+        };
+        let dirs = Near {
+            from: Vec::new(),
+            range: store.dirs.range::<[u8], _>(behind(b"")).peekable(),
+        };
+        Walk {
+            lister: self,
+            store,
+            view,
+            files,
+            dirs,
+        }
+    }
+}
+
+impl Open {
+    fn new(path: &[u8]) -> Self {
+        Self {
+            prefix: [path, b"/"].concat(),
+            last: Vec::new(),
+        }
+    }
+}
+
+/// A part of a walk, during which the store stays as it is.
+#[derive(Debug)]
+pub struct Walk<'l, 'a> {
+    lister: &'l mut Lister,
+    store: &'a Store,
+    view: View<'a>,
+    files: Near<'a, FileVersion>,
+    dirs: Near<'a, DirVersion>,
+}
+
+impl<'a> Walk<'_, 'a> {
+    /// The next step.
+    pub fn step(&mut self) -> Step<'a> {
+        if let Some(path) = self.lister.entered.take() {
+            if !self.lister.recursive {
                 return Step::Close;
             }
-            self.open.push(Open {
-                path,
-                last: Vec::new(),
-            });
+            self.lister.open.push(Open::new(&path));
         }
-        let Some(open) = self.open.last_mut() else {
+        let Some(mut open) = self.lister.open.pop() else {
             return Step::End;
         };
-        while let Some(name) = next_name(&view, &open.path, &open.last) {
-            let child = [&open.path[..], b"/", &name].concat();
+        while let Some((name, found)) = self.next_child(&open) {
+            let child = [&open.prefix[..], &name].concat();
             let hidden = name.starts_with(b"_");
             open.last = name;
             if hidden || !path::is_path(&child) {
                 continue;
             }
-            let found = view
-                .found(&child)
-                .expect("a name was found by what is there");
-            self.entered = Some(child.clone());
+            self.lister.open.push(open);
+            self.lister.entered = Some(child.clone());
             return Step::Open { path: child, found };
         }
-        self.open.pop();
-        if self.open.is_empty() {
+        if self.lister.open.is_empty() {
             Step::End
         } else {
             Step::Close
         }
     }
+
+    /// The first child behind the last one, whose name may be none that a path can have.
+    fn next_child(&mut self, open: &Open) -> Option<(Vec<u8>, Found<'a>)> {
+        let Open { prefix, last } = open;
+        let mut from = [&prefix[..], last].concat();
+        let (key, file, dir) = loop {
+            let met = self.first_from(&from, prefix)?;
+            let relative = &met.0[prefix.len()..];
+            let name = first_element(relative);
+            if name > &last[..] {
+                break met;
+            }
+            // `last` itself, or a prefix of it: past that key, or past all below it.
+            let past: &[u8] = if name.len() == relative.len() {
+                b"\0"
+            } else {
+                b"0"
+            };
+            from = [&prefix[..], name, past].concat();
+        };
+        let relative = &key[prefix.len()..];
+        let name = first_element(relative);
+        let earlier = (1..name.len()).filter(|&at| name[at] < b'/' && name[..at] > last[..]);
+        let mut implied = earlier.map(|at| &name[..at]).filter_map(|name| {
+            let (_, first) = self
+                .view
+                .files_below(&[&prefix[..], name].concat())
+                .next()?;
+            Some((name, first))
+        });
+        if let Some((name, first)) = implied.next() {
+            return Some((name.to_vec(), Found::Dir(DirImage::implied(first))));
+        }
+        let found = match (file, dir) {
+            (Some(file), _) if name.len() == relative.len() => Found::File(file),
+            (_, Some(dir)) if name.len() == relative.len() => Found::Dir(DirImage::of(dir)),
+            // Known by what is below it, which begins with a key: entries have their parents'.
+            (file, _) => Found::Dir(DirImage::implied(file.expect("T1"))),
+        };
+        Some((name.to_vec(), found))
+    }
+
+    /// The first key or entry at or behind `from` that is alive and begins with `prefix`.
+    #[allow(clippy::type_complexity)]
+    fn first_from(
+        &mut self,
+        from: &[u8],
+        prefix: &[u8],
+    ) -> Option<(&'a Key, Option<&'a FileVersion>, Option<&'a DirVersion>)> {
+        let at = self.lister.at;
+        let store = self.store;
+        let search = |from: &[u8]| store.files.range::<[u8], _>(behind(from));
+        let file = self
+            .files
+            .first(from, prefix, search, |chain| chain.live_at(at));
+        let search = |from: &[u8]| store.dirs.range::<[u8], _>(behind(from));
+        let dir = self
+            .dirs
+            .first(from, prefix, search, |chain| chain.live_at(at));
+        match (file, dir) {
+            (Some((key, file)), Some((path, dir))) if key == path => {
+                Some((key, Some(file), Some(dir)))
+            }
+            (Some((key, file)), Some((path, _))) if key < path => Some((key, Some(file), None)),
+            (_, Some((path, dir))) => Some((path, None, Some(dir))),
+            (Some((key, file)), None) => Some((key, Some(file), None)),
+            (None, None) => None,
+        }
+    }
 }
 
-/// The first name behind `last` in a directory, which may be no name that a path can have.
-fn next_name(view: &View<'_>, dir: &[u8], last: &[u8]) -> Option<Vec<u8>> {
-    let prefix = [dir, b"/"].concat();
-    let mut from = [&prefix[..], last].concat();
-    let name = loop {
-        let key = view.first_from(&from, &prefix)?;
-        let relative = &key[prefix.len()..];
-        let name = relative
-            .split(|&byte| byte == b'/')
-            .next()
-            .unwrap_or_default();
-        if name > last {
-            break name;
+fn first_element(relative: &[u8]) -> &[u8] {
+    relative
+        .split(|&byte| byte == b'/')
+        .next()
+        .unwrap_or_default()
+}
+
+fn behind(from: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (Bound::Included(from), Bound::Unbounded)
+}
+
+/// A place in an ordered map from which the next one is mostly near.
+struct Near<'a, V> {
+    /// What `range` begins at or before.
+    from: Vec<u8>,
+    range: Peekable<btree_map::Range<'a, Key, Chain<V>>>,
+}
+
+impl<V> core::fmt::Debug for Near<'_, V> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Near")
+            .field("from", &self.from)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, V> Near<'a, V> {
+    /// The first entry at or behind `from` that is `live` and begins with `prefix`.
+    fn first<T>(
+        &mut self,
+        from: &[u8],
+        prefix: &[u8],
+        search: impl Fn(&[u8]) -> btree_map::Range<'a, Key, Chain<V>>,
+        live: impl Fn(&'a Chain<V>) -> Option<T>,
+    ) -> Option<(&'a Key, T)> {
+        let mut steps = if from < &self.from[..] { NEAR } else { 0 };
+        while steps < NEAR && self.range.next_if(|(key, _)| key[..] < *from).is_some() {
+            steps += 1;
         }
-        // `last` itself, or a prefix of it: past that key, or past all below it.
-        let past: &[u8] = if name.len() == relative.len() {
-            b"\0"
-        } else {
-            b"0"
-        };
-        from = [&prefix[..], name, past].concat();
-    };
-    let earlier = (1..name.len()).filter(|&at| name[at] < b'/' && name[..at] > *last);
-    let mut implied = earlier.filter(|&at| {
-        view.files_below(&[&prefix[..], &name[..at]].concat())
-            .next()
-            .is_some()
-    });
-    let len = implied.next().unwrap_or(name.len());
-    Some(name[..len].to_vec())
+        if steps == NEAR {
+            self.range = search(from).peekable();
+        }
+        self.from = from.to_vec();
+        loop {
+            let (key, chain) = *self
+                .range
+                .peek()
+                .filter(|(key, _)| key.starts_with(prefix))?;
+            if let Some(version) = live(chain) {
+                return Some((key, version));
+            }
+            self.range.next();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -144,10 +275,11 @@ mod tests {
 
     fn listed(store: &Store, path: &str, recursive: bool) -> Vec<String> {
         let mut lister = Lister::new(path.as_bytes(), store.revision(), recursive);
+        let mut walk = lister.resume(store);
         let mut paths = Vec::new();
         let mut depth = 0;
         loop {
-            match lister.step(store) {
+            match walk.step() {
                 Step::Open { path, .. } => {
                     depth += 1;
                     paths.push(String::from_utf8(path).unwrap());

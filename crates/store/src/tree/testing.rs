@@ -234,9 +234,10 @@ fn forget_places(request: &mut Request) {
 /// The whole tree at a revision, as text.
 fn image(store: &Store, at: Revision) -> Vec<String> {
     let mut lister = Lister::new(b"", at, true);
+    let mut walk = lister.resume(store);
     let mut lines = Vec::new();
     loop {
-        match lister.step(store) {
+        match walk.step() {
             Step::Open { path, found } => {
                 let path = path.escape_ascii();
                 lines.push(match found {

@@ -33,6 +33,26 @@ pub struct DirImage<'a> {
     pub deadline: Option<&'a Deadline>,
 }
 
+impl<'a> DirImage<'a> {
+    /// Of an entry.
+    pub(super) fn of(entry: &'a DirVersion) -> Self {
+        Self {
+            created: entry.created,
+            modified: entry.modified,
+            deadline: entry.deadline.as_deref(),
+        }
+    }
+
+    /// Of a directory without one, by the first key below it.
+    pub(super) fn implied(first: &FileVersion) -> Self {
+        Self {
+            created: first.create,
+            modified: first.create,
+            deadline: None,
+        }
+    }
+}
+
 impl<'a> View<'a> {
     /// The tree of `store` at `at`.
     pub fn new(store: &'a Store, at: Revision) -> Self {
@@ -60,19 +80,11 @@ impl<'a> View<'a> {
             });
         }
         if let Some(entry) = self.entry(path) {
-            let (created, modified) = (entry.created, entry.modified);
-            return Some(DirImage {
-                created,
-                modified,
-                deadline: entry.deadline.as_deref(),
-            });
+            return Some(DirImage::of(entry));
         }
-        let (_, first) = self.files_below(path).next()?;
-        Some(DirImage {
-            created: first.create,
-            modified: first.create,
-            deadline: None,
-        })
+        self.files_below(path)
+            .next()
+            .map(|(_, first)| DirImage::implied(first))
     }
 
     /// What stands at a path; a file comes before a directory.
@@ -129,35 +141,6 @@ impl<'a> View<'a> {
     /// Whether anything, hidden or unclean, is below a path.
     pub(super) fn has_content(&self, path: &[u8]) -> bool {
         self.files_below(path).next().is_some() || self.entries_below(path).next().is_some()
-    }
-
-    /// The first key or entry at or behind `from` that is alive and begins with `prefix`.
-    pub(super) fn first_from(&self, from: &[u8], prefix: &[u8]) -> Option<&'a [u8]> {
-        let range = (Bound::Included(from), Bound::Unbounded);
-        let within = |key: &&'a Key| key.starts_with(prefix);
-        let file = self
-            .store
-            .files
-            .range::<[u8], _>(range)
-            .map_while(|(key, chain)| {
-                within(&key).then_some((key, chain.live_at(self.at).is_some()))
-            });
-        let dir = self
-            .store
-            .dirs
-            .range::<[u8], _>(range)
-            .map_while(|(key, chain)| {
-                within(&key).then_some((key, chain.live_at(self.at).is_some()))
-            });
-        let first = |(key, alive): (&'a Key, bool)| alive.then_some(&key[..]);
-        let (file, dir) = (
-            file.into_iter().find_map(first),
-            dir.into_iter().find_map(first),
-        );
-        match (file, dir) {
-            (Some(file), Some(dir)) => Some(file.min(dir)),
-            (file, dir) => file.or(dir),
-        }
     }
 }
 
