@@ -12,11 +12,13 @@
 mod clocks;
 mod core;
 mod machine;
+mod open;
 mod replica;
 mod tail;
 
 pub use clocks::{ClusterClock, Monotonic, Now};
 pub use machine::{Applied, LeaseEvent, Machine, Notice};
+pub use open::{OpenError, Opened, Settings};
 pub use replica::{Boot, Committed, Effect, Input, LeaseAnswer, ReadId, Replica, Status};
 
 /// Why this member must stop.

@@ -263,15 +263,32 @@ fn an_identity_that_is_rotten_missing_or_another_directorys_is_refused() {
     assert_eq!(corrupt(&other).file, segment_name(2));
 }
 
+#[test]
+fn nothing_is_freed_before_two_checkpoints_stand() {
+    let (disk, mut model) = written(true, false);
+    let (mut member, _) = Member::open(&disk, CONFIG).expect("it starts");
+    for step in [Step::Checkpoint, Step::Free] {
+        member.step(&step, &mut model).expect("the disk works");
+    }
+    let rotten = flipped(&disk, "00000000000000000024.checkpoint", 50, 1);
+    let (_, found) = Member::open(&rotten, CONFIG).expect("the journal's beginning is there");
+    (model.finished, model.begun) = (None, None);
+    check(&rotten, &found, &model);
+}
+
 /// A value may hold anything, be it a copy of this very journal.
 #[test]
 fn bytes_of_a_journal_inside_a_value_are_not_taken_for_a_batch() {
     let (mut disk, _) = written(true, false);
-    let copied = segments(&disk)[0].1[SEGMENT_HEAD..1000].to_vec();
+    let (_, content) = segments(&disk).pop().expect("there are some");
     let (mut member, found) = Member::open(&disk, CONFIG).expect("it starts");
     let last = found.recovered.last_index;
     let mut value = entry(last + 1, 30, 0);
-    value.data = copied.into();
+    // One byte makes it stand at a multiple of 8, where batches do: behind 32 bytes of the
+    // batch's header and 23 of the record's.
+    value.data = [&[0], &content[SEGMENT_HEAD..SEGMENT_HEAD + 400]]
+        .concat()
+        .into();
     let mut places = Vec::new();
     let journal = &mut member.journal;
     journal
@@ -281,6 +298,7 @@ fn bytes_of_a_journal_inside_a_value_are_not_taken_for_a_batch() {
     // Its batch is torn in its first bytes, so that the search goes over the value.
     let (file, content) = segments(&disk).pop().expect("there are some");
     let (start, _) = *batches(&content).last().expect("there are some");
+    assert_eq!(places[0].1.offset as usize, start + 55);
     disk = flipped(&disk, &file, start + 9, 2);
     let (_, found) = Member::open(&disk, CONFIG).expect("no batch is behind it");
     assert_eq!(

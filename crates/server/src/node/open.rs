@@ -6,12 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use quorate_log::{
-    CheckpointReader, Config as JournalConfig, Entry, EntryAt, Identity, Journal, LogError,
-    newest_checkpoint,
-};
-use quorate_replica::{Boot, Committed, Halt, Machine, Replica};
-use quorate_store::Loader;
+use quorate_log::{Config as JournalConfig, Identity, LogError};
+use quorate_replica::{Halt, Machine, Opened, Replica, Settings};
 use quorate_store::command::{Body, Member};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -21,9 +17,6 @@ use super::driver::Driver;
 use super::{Inbox, Node, Shared, Unavailable, compaction};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments};
-
-/// Entries applied at once when starting.
-const REPLAY_CHUNK: usize = 4096;
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +44,9 @@ pub enum OpenError {
     /// What is on disk makes no member.
     #[error("{0}")]
     Halt(#[from] Halt),
+    /// What is on disk could not be read back.
+    #[error(transparent)]
+    Read(#[from] quorate_replica::OpenError),
     /// The member ran, but did not get to serve.
     #[error("the member did not become ready: {0}")]
     NotReady(#[from] Unavailable),
@@ -81,20 +77,13 @@ impl Running {
         let identity = identify(&disk, &config)?;
         let segments = Segments::open(&disk).map_err(LogError::from)?;
 
-        let newest = newest_checkpoint(&disk, identity.directory)?;
-        for corrupt in &newest.rejected {
+        let directory = identity.directory;
+        let config_of_journal = JournalConfig::default();
+        let mut opened = Opened::read(disk.clone(), directory, config_of_journal, &*segments)?;
+        for corrupt in &opened.rejected {
             tracing::warn!(%corrupt, "a checkpoint does not verify; starting from an older one");
         }
-        let head = newest.reader.as_ref().map(|reader| reader.head().clone());
-        let mut machine = newest.reader.map_or(Ok(Machine::genesis()), load)?;
-        let journal_config = JournalConfig::default();
-        let (journal, recovered) = Journal::open(
-            disk.clone(),
-            identity.directory,
-            journal_config,
-            head.as_ref(),
-        )?;
-        if let Some(torn) = &recovered.torn {
+        if let Some(torn) = &opened.recovered.torn {
             tracing::warn!(
                 file = torn.file,
                 offset = torn.offset,
@@ -103,27 +92,25 @@ impl Running {
                  and was never answered"
             );
         }
-        let start = machine.applied();
-        let commit = recovered.hard.commit;
-        replay(&mut machine, &recovered.entries, commit, &segments)?;
         tracing::info!(
             member_id = format!("{:x}", identity.member),
             cluster_id = format!("{:x}", identity.cluster),
             incarnation = identity.incarnation,
-            revision = machine.store().revision().get(),
-            applied_index = machine.applied().0,
-            last_index = recovered.last_index,
+            revision = opened.machine.store().revision().get(),
+            applied_index = opened.machine.applied().0,
+            last_index = opened.recovered.last_index,
             took_ms = began.elapsed().as_millis() as u64,
             "opened the data directory"
         );
 
-        let shared = Self::share(config, &identity, machine, start, recovered, &segments)?;
+        let replica = Self::replica(&config, &identity, &mut opened)?;
+        let Opened { journal, machine, position, .. } = opened;
+        let shared = Self::share(config, &identity, machine, replica, &segments);
         let reports = shared.clone();
         let thread = DiskThread::start(journal, segments, move |done| {
             reports.inbox().done.push(done);
             reports.wake.notify_one();
         });
-        let position = head.map(|head| head.position);
         let checkpoints = Checkpoints::new(disk, identity.directory, position);
         let driver = Driver::new(shared.clone(), thread, checkpoints);
         let (stop, stopping) = oneshot::channel();
@@ -143,53 +130,37 @@ impl Running {
         Ok(running)
     }
 
+    fn replica(
+        config: &Config,
+        identity: &Identity,
+        opened: &mut Opened<FsDisk>,
+    ) -> Result<Replica, OpenError> {
+        let tick = config.heartbeat_interval.as_millis().max(1);
+        let ticks = config.election_timeout.as_millis().div_ceil(tick);
+        let boot = opened.boot(Settings {
+            member: identity.member,
+            election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
+            tick_ms: tick as u64,
+            seed: u64::from_le_bytes(random()?),
+            now: quorate_replica::Now::default(),
+        });
+        Ok(Replica::new(boot)?)
+    }
+
     fn share(
         config: Config,
         identity: &Identity,
         machine: Machine,
-        start: (u64, u64),
-        recovered: quorate_log::Recovered,
+        replica: Replica,
         segments: &Arc<Segments>,
-    ) -> Result<Arc<Shared>, OpenError> {
-        let started = Instant::now();
-        let tick = config.heartbeat_interval.as_millis().max(1);
-        let ticks = config.election_timeout.as_millis().div_ceil(tick);
-        let genesis = quorate_log::HardState {
-            term: 1,
-            vote: 0,
-            commit: 1,
-        };
-        let boot = Boot {
-            member: identity.member,
-            voters: vec![identity.member],
-            election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
-            tick_ms: tick as u64,
-            seed: u64::from_le_bytes(random()?),
-            hard: if recovered.hard.term == 0 {
-                genesis
-            } else {
-                recovered.hard
-            },
-            start,
-            entries: recovered.entries,
-            applied: machine.applied().0,
-            time: machine.time(),
-            now: quorate_replica::Now::default(),
-            leases: machine
-                .store()
-                .leases()
-                .iter()
-                .map(|(id, l)| (*id, l.ttl_s))
-                .collect(),
-            next_deadline: machine.store().next_deadline(),
-        };
-        Ok(Arc::new(Shared {
+    ) -> Arc<Shared> {
+        Arc::new(Shared {
             cluster_id: identity.cluster,
             member_id: identity.member,
             incarnation: identity.incarnation,
-            started,
+            started: Instant::now(),
             machine: RwLock::new(machine),
-            replica: Mutex::new(Replica::new(boot)?),
+            replica: Mutex::new(replica),
             segments: segments.clone(),
             inbox: Mutex::new(Inbox::default()),
             wake: Notify::new(),
@@ -199,7 +170,7 @@ impl Running {
             watch_hub: Arc::default(),
             tree_hub: Arc::default(),
             config,
-        }))
+        })
     }
 
     /// Makes this member's name and addresses known, if they are not.
@@ -260,36 +231,6 @@ fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
         cluster,
         member,
     )?)
-}
-
-fn load(mut reader: CheckpointReader<FsDisk>) -> Result<Machine, OpenError> {
-    let head = reader.head().clone();
-    let mut loader = Loader::default();
-    while let Some(row) = reader.row()? {
-        loader.row(row).map_err(Halt::State)?;
-    }
-    Ok(Machine::load((head.index, head.term), &head.meta, loader)?)
-}
-
-/// Applies what is known to be committed.
-fn replay(
-    machine: &mut Machine,
-    entries: &[(Entry, EntryAt)],
-    commit: u64,
-    segments: &Segments,
-) -> Result<(), OpenError> {
-    let count = entries.partition_point(|(entry, _)| entry.index <= commit);
-    for chunk in entries[..count].chunks(REPLAY_CHUNK) {
-        let committed = chunk.iter().map(|(entry, place)| Committed {
-            index: entry.index,
-            term: entry.term,
-            data: entry.data.clone(),
-            place: *place,
-        });
-        machine.apply(&committed.collect::<Vec<_>>(), segments)?;
-    }
-    while machine.purge(100_000) {}
-    Ok(())
 }
 
 fn random<const N: usize>() -> Result<[u8; N], OpenError> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use quorate::v3;
 use quorate_proto::etcdserverpb::kv_client::KvClient;
+use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, PutRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, WatchCreateRequest, WatchRequest, WatchResponse,
     watch_request::RequestUnion,
 };
 use tokio::sync::mpsc;
@@ -85,6 +86,57 @@ fn a_quiet_watcher_is_told_how_far_it_was_served() {
         };
         assert!(progress.events.is_empty() && !progress.created && !progress.canceled);
         assert_eq!(progress.watch_id, 0);
+        member.stop().await;
+    });
+}
+
+#[test]
+fn a_keep_alive_stream_ends_well_when_its_client_is_done() {
+    block_on(async {
+        let member = Member::start().await;
+        let mut client = LeaseClient::new(v3::services(member.node.clone(), LONG));
+        let grant = LeaseGrantRequest { id: 5, ttl: 100 };
+        client.lease_grant(grant).await.expect("a lease");
+        let requests = [5, 6].map(|id| LeaseKeepAliveRequest { id });
+        let opened = client.lease_keep_alive(tokio_stream::iter(requests)).await;
+        let mut responses = opened.expect("a stream").into_inner();
+        for ttl in [100, 0] {
+            let answer = responses.message().await.expect("no error").expect("an answer");
+            assert_eq!(answer.ttl, ttl);
+        }
+        assert_eq!(responses.message().await.expect("no error"), None);
+        member.stop().await;
+    });
+}
+
+#[test]
+fn open_streams_hear_that_the_member_stops() {
+    block_on(async {
+        let member = Member::start().await;
+        let (_requests, mut responses) = watch(&member, creation(), LONG).await;
+        assert!(next(&mut responses).await.created);
+        member.stop().await;
+        let status = responses.message().await.expect_err("an error");
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert_eq!(status.message(), "etcdserver: server stopped");
+    });
+}
+
+#[test]
+fn a_path_that_names_nothing_is_told_so() {
+    block_on(async {
+        let member = Member::start().await;
+        let services = v3::services(member.node.clone(), LONG);
+        for (path, text) in [
+            ("/etcdserverpb.Auth/AuthEnable", "unknown service etcdserverpb.Auth"),
+            ("/etcdserverpb.KV/Nothing", "unknown method Nothing for service etcdserverpb.KV"),
+            ("/etcdserverpb.Lease/Nothing", "unknown method Nothing for service etcdserverpb.Lease"),
+        ] {
+            let request = axum::http::Request::post(path).body(axum::body::Body::empty());
+            let response = services.answer(request.expect("a request")).await;
+            let status = tonic::Status::from_header_map(response.headers()).expect("a status");
+            assert_eq!((status.code(), status.message()), (tonic::Code::Unimplemented, text));
+        }
         member.stop().await;
     });
 }
