@@ -104,7 +104,12 @@ impl Running {
         );
 
         let replica = Self::replica(&config, &identity, &mut opened)?;
-        let Opened { journal, machine, position, .. } = opened;
+        let Opened {
+            journal,
+            machine,
+            position,
+            ..
+        } = opened;
         let shared = Self::share(config, &identity, machine, replica, &segments);
         let reports = shared.clone();
         let thread = DiskThread::start(journal, segments, move |done| {
@@ -211,8 +216,14 @@ fn prepare(path: &Path) -> Result<DirLock, OpenError> {
     if path.join("member").join("wal").exists() {
         return Err(OpenError::Etcd(path.display().to_string()));
     }
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| OpenError::Directory { path: path.display().to_string(), error })?;
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.map_err(|error| OpenError::Directory {
+        path: path.display().to_string(),
+        error,
+    })?;
     Ok(DirLock::take(path)?)
 }
 
