@@ -1,0 +1,189 @@
+//! The server's disk thread, as calls: everything queued becomes one write and one sync.
+//!
+//! Owns the journal. Nothing is written but in [`DiskThread::run`], [`DiskThread::prepare`] and
+//! [`DiskThread::stop`], so the world decides how much gathers, and what else happens meanwhile.
+//!
+//! Source: `server::disk::thread`, `server::disk::prepare`.
+
+use std::collections::VecDeque;
+
+use quorate_log::{
+    Entry, EntryAt, HardState, Journal, LogError, Position, prepare_segment,
+};
+
+use crate::disk::SimDisk;
+
+/// A batch is written when it has grown to this, whatever else is queued.
+const BATCH_TARGET: usize = 8 << 10;
+
+/// What is to become durable.
+#[derive(Debug)]
+pub(crate) struct Persist {
+    pub(crate) ready: u64,
+    pub(crate) hard: Option<HardState>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) commit: u64,
+}
+
+/// What became durable.
+#[derive(Debug)]
+pub(crate) struct Persisted {
+    pub(crate) ready: u64,
+    pub(crate) at: Vec<(u64, EntryAt)>,
+}
+
+#[derive(Debug)]
+enum Message {
+    Persist(Persist),
+    PositionFor(u64),
+    Free(Vec<Position>),
+}
+
+#[derive(Debug)]
+pub(crate) struct DiskThread {
+    journal: Journal<SimDisk>,
+    queue: VecDeque<Message>,
+    done: Vec<Persisted>,
+    /// The answer to the last `PositionFor`.
+    position: Option<Position>,
+    /// A segment that is asked for and not made yet.
+    asked: Option<u32>,
+    prepared: Option<u32>,
+    /// The journal ends in the idle mark.
+    marked: bool,
+}
+
+impl DiskThread {
+    pub(crate) fn start(journal: Journal<SimDisk>) -> Self {
+        let mut thread = Self {
+            journal,
+            queue: VecDeque::new(),
+            done: Vec::new(),
+            position: None,
+            asked: None,
+            prepared: None,
+            marked: false,
+        };
+        thread.prepare_ahead();
+        thread
+    }
+
+    pub(crate) fn persist(&mut self, persist: Persist) {
+        self.queue.push_back(Message::Persist(persist));
+    }
+
+    pub(crate) fn position_for(&mut self, applied: u64) {
+        self.queue.push_back(Message::PositionFor(applied));
+    }
+
+    pub(crate) fn take_position(&mut self) -> Option<Position> {
+        self.position.take()
+    }
+
+    pub(crate) fn free(&mut self, kept: Vec<Position>) {
+        self.queue.push_back(Message::Free(kept));
+    }
+
+    /// What became durable since this was asked last.
+    pub(crate) fn take_done(&mut self) -> Vec<Persisted> {
+        std::mem::take(&mut self.done)
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.queue.is_empty() && self.done.is_empty()
+    }
+
+    /// One round of the thread: takes what is queued, writes, syncs, reports. With an empty queue
+    /// the idle mark, once.
+    pub(crate) fn run(&mut self) -> Result<(), LogError> {
+        if self.queue.is_empty() {
+            return if self.marked { Ok(()) } else { self.mark() };
+        }
+        let done = self.gather()?;
+        self.journal.sync()?;
+        self.marked &= done.is_empty();
+        self.done.extend(done);
+        self.prepare_ahead();
+        Ok(())
+    }
+
+    /// Makes durable all that was queued, and the idle mark.
+    pub(crate) fn stop(&mut self) -> Result<(), LogError> {
+        while !self.queue.is_empty() {
+            self.run()?;
+        }
+        self.mark()
+    }
+
+    /// What the preparing thread does, if it was asked.
+    pub(crate) fn prepare(&mut self) -> Result<(), LogError> {
+        if let Some(number) = self.asked.take() {
+            let bytes = self.journal.config().segment_bytes;
+            prepare_segment(self.journal.disk(), self.journal.directory(), number, bytes)?;
+            self.prepared = Some(number);
+        }
+        Ok(())
+    }
+
+    fn gather(&mut self) -> Result<Vec<Persisted>, LogError> {
+        let mut done = Vec::new();
+        while let Some(message) = self.queue.pop_front() {
+            match message {
+                Message::Persist(persist) => done.push(self.append(persist)?),
+                Message::PositionFor(applied) => {
+                    self.position = Some(self.journal.position_for(applied));
+                }
+                Message::Free(kept) => {
+                    self.journal.free(&kept)?;
+                }
+            }
+            if self.journal.gathered_bytes() >= BATCH_TARGET {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    fn append(&mut self, persist: Persist) -> Result<Persisted, LogError> {
+        let Persist {
+            ready,
+            hard,
+            entries,
+            commit,
+        } = persist;
+        if self.journal.may_roll(&entries) {
+            self.await_prepared()?;
+        }
+        let mut at = Vec::with_capacity(entries.len());
+        self.journal.append(hard, &entries, commit, &mut at)?;
+        Ok(Persisted { ready, at })
+    }
+
+    fn mark(&mut self) -> Result<(), LogError> {
+        if self.journal.may_roll(&[]) {
+            self.await_prepared()?;
+        }
+        self.journal.idle_mark()?;
+        self.marked = true;
+        Ok(())
+    }
+
+    fn await_prepared(&mut self) -> Result<(), LogError> {
+        self.prepare()?;
+        self.take_prepared();
+        Ok(())
+    }
+
+    fn prepare_ahead(&mut self) {
+        self.take_prepared();
+        if self.asked.is_none() {
+            self.asked = self.journal.wants_prepared();
+        }
+    }
+
+    fn take_prepared(&mut self) {
+        if let Some(number) = self.prepared.take() {
+            self.journal.set_prepared(number);
+        }
+    }
+}

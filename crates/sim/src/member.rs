@@ -1,0 +1,295 @@
+//! One member as the server wires it, on one thread: production replica, machine, store, journal
+//! and checkpoints over a simulated disk.
+//!
+//! Owns the order of calls, as `server::node::driver` does; never decides when one is made.
+//!
+//! D1. Effects are performed in the order in which the replica gave them.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use quorate_log::{Config, Disk, Entry, EntryAt, Identity, LogError, segment_name};
+use quorate_replica::{
+    Committed, Effect, Halt, Input, LeaseAnswer, Machine, Now, OpenError, Opened, ReadId, Replica,
+    Settings,
+};
+use quorate_store::command::{Draft, RequestId};
+use quorate_store::{Outcome, Revision, ValueAt, ValueError, Values};
+
+use crate::checkpoints::Checkpoints;
+use crate::disk::SimDisk;
+use crate::disk_thread::{DiskThread, Persist};
+use crate::plan::Plan;
+
+/// Milliseconds between ticks.
+pub(crate) const TICK_MS: u64 = 100;
+const ELECTION_TICKS: usize = 10;
+const MEMBER: u64 = 7;
+const CLUSTER: u64 = 9;
+
+/// Values read from the segments of a simulated disk.
+#[derive(Clone, Debug)]
+pub(crate) struct SimValues(pub(crate) SimDisk);
+
+impl Values for SimValues {
+    fn read<'a>(&'a self, at: &ValueAt) -> Result<Cow<'a, [u8]>, ValueError> {
+        let mut bytes = vec![0; at.len as usize];
+        let read = self
+            .0
+            .read_at(&segment_name(at.segment), u64::from(at.offset), &mut bytes);
+        match read {
+            Ok(count) if count == bytes.len() => Ok(Cow::Owned(bytes)),
+            Ok(_) | Err(_) => Err(ValueError::Rotten(*at)),
+        }
+    }
+}
+
+/// Why a member is down.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Down {
+    #[error("{0}")]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Halt(#[from] Halt),
+    #[error("{0}")]
+    Open(#[from] OpenError),
+}
+
+/// What a member did that its clients may see.
+#[derive(Debug)]
+pub(crate) enum Happened {
+    Applied {
+        entries: Vec<Committed>,
+        outcomes: Vec<(RequestId, Outcome)>,
+    },
+    /// The read holds, and is applied.
+    ReadHolds(ReadId),
+    CheckpointTaken,
+}
+
+/// What a member found when it started.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Index at which the kept log begins.
+    pub(crate) start: u64,
+    /// The log behind it.
+    pub(crate) entries: Vec<(Entry, EntryAt)>,
+    /// Up to where it is applied already.
+    pub(crate) applied: u64,
+    pub(crate) torn: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct SimMember {
+    pub(crate) machine: Machine,
+    pub(crate) values: SimValues,
+    replica: ReplicaBox,
+    thread: DiskThread,
+    checkpoints: Checkpoints,
+    incarnation: u64,
+    drafts: Vec<Draft>,
+    reads: VecDeque<ReadId>,
+    /// Confirmed at an index that is not applied yet.
+    confirmed: Vec<(u64, ReadId)>,
+    purge_chunk: usize,
+    compacted: Revision,
+    tidy: bool,
+}
+
+/// The library behind a replica cannot be printed.
+struct ReplicaBox(Replica);
+
+impl std::fmt::Debug for ReplicaBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.0.status())
+    }
+}
+
+impl SimMember {
+    /// Starts as the server does, from whatever the disk holds.
+    pub(crate) fn open(disk: &SimDisk, plan: &Plan, now: Now) -> Result<(Self, Found), Down> {
+        let config = Config {
+            segment_bytes: plan.segment_bytes,
+        };
+        let identity = match Identity::load(disk)? {
+            Some(mut identity) => {
+                identity.raise(disk)?;
+                identity
+            }
+            None => Identity::create(disk, config, *b"directory is one", CLUSTER, MEMBER)?,
+        };
+        let values = SimValues(disk.clone());
+        let mut opened = Opened::read(disk.clone(), identity.directory, config, &values)?;
+        let entries = opened.recovered.entries.clone();
+        let start = entries
+            .first()
+            .map_or(opened.machine.applied().0, |(entry, _)| entry.index - 1);
+        let found = Found {
+            start,
+            entries,
+            applied: opened.machine.applied().0,
+            torn: opened.recovered.torn.is_some(),
+        };
+        let boot = opened.boot(Settings {
+            member: MEMBER,
+            election_ticks: ELECTION_TICKS,
+            tick_ms: TICK_MS,
+            seed: plan.seed,
+            now,
+        });
+        let replica = Replica::new(boot)?;
+        let directory = identity.directory;
+        let position = opened.position;
+        let member = Self {
+            values,
+            replica: ReplicaBox(replica),
+            machine: opened.machine,
+            thread: DiskThread::start(opened.journal),
+            checkpoints: Checkpoints::new(disk.clone(), directory, plan, position),
+            incarnation: identity.incarnation,
+            drafts: Vec::new(),
+            reads: VecDeque::new(),
+            confirmed: Vec::new(),
+            purge_chunk: plan.purge_chunk,
+            compacted: Revision::ZERO,
+            tidy: false,
+        };
+        Ok((member, found))
+    }
+
+    /// The id of request number `counter` of this start.
+    pub(crate) fn request_id(&self, counter: u64) -> RequestId {
+        RequestId {
+            member: MEMBER,
+            incarnation: self.incarnation,
+            counter,
+        }
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.replica.0.leads()
+    }
+
+    /// Nothing is under way but perhaps a checkpoint.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.thread.is_quiet() && self.drafts.is_empty() && self.reads.is_empty()
+    }
+
+    pub(crate) fn is_walking(&self) -> bool {
+        self.checkpoints.is_walking()
+    }
+
+    pub(crate) fn propose(&mut self, draft: Draft) {
+        self.drafts.push(draft);
+    }
+
+    pub(crate) fn read(&mut self, id: ReadId) {
+        self.reads.push_back(id);
+    }
+
+    pub(crate) fn renew(&mut self, now: Now, lease: i64) -> Option<i64> {
+        self.replica.0.renew(now, lease)
+    }
+
+    pub(crate) fn lease_left(&self, now: Now, lease: i64) -> Option<LeaseAnswer> {
+        self.replica.0.lease_left(now, lease)
+    }
+
+    /// A turn of the driver.
+    pub(crate) fn turn(
+        &mut self,
+        now: Now,
+        ticked: bool,
+        out: &mut Vec<Happened>,
+    ) -> Result<(), Down> {
+        for done in self.thread.take_done() {
+            let (ready, at) = (done.ready, done.at);
+            self.step(now, Input::Persisted { ready, at }, out)?;
+        }
+        if !self.drafts.is_empty() {
+            let drafts = std::mem::take(&mut self.drafts);
+            self.step(now, Input::Propose(drafts), out)?;
+        }
+        while let Some(id) = self.reads.pop_front() {
+            self.step(now, Input::Read(id), out)?;
+        }
+        if ticked {
+            self.step(now, Input::Tick, out)?;
+        }
+        if !self.tidy && !self.checkpoints.is_walking() {
+            self.tidy = !self.machine.purge(self.purge_chunk);
+        }
+        if self.checkpoints.look(&mut self.machine, &mut self.thread) {
+            out.push(Happened::CheckpointTaken);
+        }
+        Ok(())
+    }
+
+    /// A round of the disk thread.
+    pub(crate) fn run_disk(&mut self) -> Result<(), Down> {
+        Ok(self.thread.run()?)
+    }
+
+    /// The thread that prepares segments does what it was asked.
+    pub(crate) fn prepare_segment(&mut self) -> Result<(), Down> {
+        // Where it cannot, the journal does so itself when it needs the segment, or says why not.
+        let _ = self.thread.prepare();
+        Ok(())
+    }
+
+    /// A chunk of the checkpoint thread's work.
+    pub(crate) fn work_on_checkpoint(&mut self) {
+        self.checkpoints.work(&self.machine, &mut self.thread);
+    }
+
+    /// Ends as on SIGTERM.
+    pub(crate) fn stop(mut self) -> Result<(), Down> {
+        Ok(self.thread.stop()?)
+    }
+
+    fn step(&mut self, now: Now, input: Input, out: &mut Vec<Happened>) -> Result<(), Down> {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let mut effects = Vec::new();
+            self.replica.0.step(now, input, &mut effects)?;
+            // D1.
+            for effect in effects {
+                match effect {
+                    Effect::Persist {
+                        ready,
+                        hard,
+                        entries,
+                        commit,
+                    } => {
+                        self.checkpoints.grew(&entries);
+                        self.thread.persist(Persist {
+                            ready,
+                            hard,
+                            entries,
+                            commit,
+                        });
+                    }
+                    Effect::Apply(batch) => {
+                        let applied = self.machine.apply(&batch, &self.values)?;
+                        inputs.push_back(Input::Applied(applied.notice));
+                        if self.machine.store().oldest() > self.compacted {
+                            self.compacted = self.machine.store().oldest();
+                            self.tidy = false;
+                        }
+                        out.push(Happened::Applied {
+                            entries: batch,
+                            outcomes: applied.outcomes,
+                        });
+                    }
+                    Effect::ReadReady { ids, index } => {
+                        self.confirmed.extend(ids.into_iter().map(|id| (index, id)));
+                    }
+                }
+            }
+        }
+        let applied = self.machine.applied().0;
+        let holds = self.confirmed.extract_if(.., |(index, _)| *index <= applied);
+        out.extend(holds.map(|(_, id)| Happened::ReadHolds(id)));
+        Ok(())
+    }
+}

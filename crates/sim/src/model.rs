@@ -1,0 +1,549 @@
+//! What the commands of a log mean, told a second time and naively.
+//!
+//! Keeps every version of everything in plain lists and finds by looking through them. Knows v3's
+//! keys, leases and compaction, and of v2's tree what scripts use: directories and files have
+//! names apart, and nothing is hidden (`workload`).
+//!
+//! Shares no code with the store but the types of commands. Also keeps, for each limit, the true
+//! time before which it must not end (P5).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use quorate_store::command::{Body, Compare, DeleteRange, Op, Operand, Put, Relation, Txn};
+use quorate_store::{Action, Command, KeyRange, tree};
+
+/// A key or path.
+pub(crate) type Name = Vec<u8>;
+
+/// A file as it stands after a write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct File {
+    pub(crate) value: Bytes,
+    pub(crate) create: u64,
+    pub(crate) modified: u64,
+    pub(crate) version: u64,
+    pub(crate) lease: i64,
+    pub(crate) due: Option<Due>,
+}
+
+/// A directory entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Dir {
+    pub(crate) created: u64,
+    pub(crate) modified: u64,
+    pub(crate) due: Option<Due>,
+}
+
+/// When a v2 node ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Due {
+    /// By cluster time, in milliseconds.
+    pub(crate) at: u64,
+    /// The wall time shown.
+    pub(crate) shown: u64,
+    /// By true time: when the request was made, plus its ttl.
+    pub(crate) not_before: u64,
+}
+
+/// A lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Lease {
+    pub(crate) ttl_s: i64,
+    /// True time, in milliseconds, from which its time runs.
+    pub(crate) since: u64,
+}
+
+/// What v2 is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct TreeEvent {
+    pub(crate) revision: u64,
+    pub(crate) action: Action,
+    pub(crate) path: Name,
+    pub(crate) value: Option<Bytes>,
+}
+
+/// True times that belong to a command, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// When the request was made.
+    pub(crate) asked: u64,
+    /// Now, that it is applied.
+    pub(crate) now: u64,
+}
+
+/// All that ever happened.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) revision: u64,
+    pub(crate) compacted: i64,
+    pub(crate) leases: BTreeMap<i64, Lease>,
+    /// What stands now.
+    pub(crate) files: BTreeMap<Name, File>,
+    pub(crate) dirs: BTreeMap<Name, Dir>,
+    /// Every change there ever was: revision, name, what stood there then.
+    pub(crate) file_log: Vec<(u64, Name, Option<File>)>,
+    pub(crate) dir_log: Vec<(u64, Name, Option<Dir>)>,
+    pub(crate) tree_log: Vec<TreeEvent>,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            revision: 1,
+            compacted: -1,
+            leases: BTreeMap::new(),
+            files: BTreeMap::new(),
+            dirs: BTreeMap::new(),
+            file_log: Vec::new(),
+            dir_log: Vec::new(),
+            tree_log: Vec::new(),
+        }
+    }
+}
+
+/// The command was refused.
+struct Refused;
+
+impl Model {
+    /// Applies a command; whether it was done, not refused.
+    pub(crate) fn apply(&mut self, command: &Command, moment: Moment) -> bool {
+        let before = (self.file_log.len(), self.dir_log.len());
+        let mut apply = Apply {
+            revision: self.revision + 1,
+            command,
+            moment,
+            model: self,
+        };
+        let done = apply.body(&command.body).is_ok();
+        if (self.file_log.len(), self.dir_log.len()) != before {
+            assert!(done, "the model writes nothing when it refuses");
+            let files = self.file_log[before.0..].iter().map(|change| change.0);
+            let dirs = self.dir_log[before.1..].iter().map(|change| change.0);
+            self.revision = files.chain(dirs).max().expect("something changed");
+        }
+        done
+    }
+
+    /// The oldest revision that can be read.
+    pub(crate) fn oldest(&self) -> u64 {
+        u64::try_from(self.compacted).unwrap_or(0)
+    }
+
+    /// What stood at `revision`.
+    pub(crate) fn files_at(&self, revision: u64) -> BTreeMap<&[u8], &File> {
+        stood_at(&self.file_log, revision)
+    }
+
+    /// The directory entries at `revision`.
+    pub(crate) fn dirs_at(&self, revision: u64) -> BTreeMap<&[u8], &Dir> {
+        stood_at(&self.dir_log, revision)
+    }
+
+    /// v2 deadlines, in the order in which they end: directories before files.
+    pub(crate) fn dues(&self) -> BTreeMap<(u64, &[u8], bool), Due> {
+        let dirs = self
+            .dirs
+            .iter()
+            .filter_map(|(path, dir)| Some((path, false, dir.due?)));
+        let files = self
+            .files
+            .iter()
+            .filter_map(|(path, file)| Some((path, true, file.due?)));
+        dirs.chain(files)
+            .map(|(path, is_file, due)| ((due.at, &path[..], is_file), due))
+            .collect()
+    }
+
+    /// A directory as v2 shows it, be it implied by what is below: (created, modified).
+    pub(crate) fn dir_image(&self, path: &[u8]) -> Option<(u64, u64)> {
+        let entry = self.dirs.get(path).map(|dir| (dir.created, dir.modified));
+        entry.or_else(|| {
+            let (_, first) = self.files.iter().find(|(key, _)| is_below(key, path))?;
+            Some((first.create, first.create))
+        })
+    }
+}
+
+/// Folds a list of changes up to a revision.
+fn stood_at<T>(log: &[(u64, Name, Option<T>)], revision: u64) -> BTreeMap<&[u8], &T> {
+    let mut stood = BTreeMap::new();
+    for (_, name, value) in log.iter().filter(|(at, ..)| *at <= revision) {
+        match value {
+            Some(value) => stood.insert(&name[..], value),
+            None => stood.remove(&name[..]),
+        };
+    }
+    stood
+}
+
+pub(crate) fn is_below(key: &[u8], path: &[u8]) -> bool {
+    key.strip_prefix(path)
+        .is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+/// One command on its way into the model.
+struct Apply<'a> {
+    model: &'a mut Model,
+    command: &'a Command,
+    moment: Moment,
+    revision: u64,
+}
+
+impl Apply<'_> {
+    fn body(&mut self, body: &Body) -> Result<(), Refused> {
+        match body {
+            Body::Put(put) => {
+                self.may_put(put)?;
+                self.put(put);
+            }
+            Body::DeleteRange(delete) => self.delete_range(delete),
+            Body::Txn(txn) => self.txn(txn)?,
+            Body::Compact { revision } => {
+                let latest = i64::try_from(self.model.revision).expect("small");
+                if *revision <= self.model.compacted || *revision > latest {
+                    return Err(Refused);
+                }
+                self.model.compacted = *revision;
+            }
+            Body::LeaseGrant { id, ttl_s } => {
+                if self.model.leases.contains_key(id) {
+                    return Err(Refused);
+                }
+                let (ttl_s, since) = (*ttl_s, self.moment.now);
+                self.model.leases.insert(*id, Lease { ttl_s, since });
+            }
+            Body::LeaseRevoke { id } => self.revoke(*id)?,
+            Body::Tree(request) => self.tree(request)?,
+            Body::Expire => self.expire(),
+            Body::Tick | Body::Publish(_) => {}
+        }
+        Ok(())
+    }
+
+    fn may_put(&self, put: &Put) -> Result<(), Refused> {
+        let exists = self.model.files.contains_key(&put.key[..]);
+        let keeps = put.ignore_value || put.ignore_lease;
+        let no_lease = put.lease != 0 && !self.model.leases.contains_key(&put.lease);
+        if (keeps && !exists) || no_lease {
+            return Err(Refused);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, put: &Put) {
+        let old = self.model.files.get(&put.key[..]).cloned();
+        let value = match &old {
+            Some(old) if put.ignore_value => old.value.clone(),
+            _ => put.value.bytes.clone(),
+        };
+        let (lease, due) = match &old {
+            Some(old) if put.ignore_lease => (old.lease, old.due),
+            _ => (put.lease, None),
+        };
+        let action = match old {
+            Some(_) => Action::Update,
+            None => Action::Create,
+        };
+        self.write(&put.key, value, lease, due, false);
+        self.tell(action, &put.key);
+    }
+
+    /// Writes a file; `new_life` even where one is alive.
+    fn write(&mut self, key: &[u8], value: Bytes, lease: i64, due: Option<Due>, new_life: bool) {
+        let old = self.model.files.get(key).filter(|_| !new_life);
+        let file = File {
+            value,
+            create: old.map_or(self.revision, |old| old.create),
+            modified: self.revision,
+            version: old.map_or(1, |old| old.version + 1),
+            lease,
+            due,
+        };
+        self.model.files.insert(key.to_vec(), file.clone());
+        self.model
+            .file_log
+            .push((self.revision, key.to_vec(), Some(file)));
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        self.model.files.remove(key);
+        self.model.file_log.push((self.revision, key.to_vec(), None));
+    }
+
+    fn tell(&mut self, action: Action, path: &[u8]) {
+        if path.first() != Some(&b'/') {
+            return;
+        }
+        let value = self.model.files.get(path).map(|file| file.value.clone());
+        self.model.tree_log.push(TreeEvent {
+            revision: self.revision,
+            action,
+            path: path.to_vec(),
+            value,
+        });
+    }
+
+    fn keys_in(&self, range: &KeyRange) -> Vec<Name> {
+        let keys = self.model.files.keys();
+        keys.filter(|key| range.contains(key)).cloned().collect()
+    }
+
+    fn delete_range(&mut self, delete: &DeleteRange) {
+        for key in self.keys_in(&delete.range) {
+            self.remove(&key);
+            self.tell(Action::Delete, &key);
+        }
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<(), Refused> {
+        let holds = txn.compare.iter().all(|compare| self.holds(compare));
+        let branch = if holds { &txn.success } else { &txn.failure };
+        for op in branch {
+            if let Op::Put(put) = op {
+                self.may_put(put)?;
+            }
+        }
+        for op in branch {
+            match op {
+                Op::Put(put) => self.put(put),
+                Op::DeleteRange(delete) => self.delete_range(delete),
+                Op::Range(_) => {}
+                Op::Txn(_) => unreachable!("scripts do not nest"),
+            }
+        }
+        Ok(())
+    }
+
+    fn holds(&self, compare: &Compare) -> bool {
+        let file = self.model.files.get(&compare.range.start[..]);
+        let number = |of: fn(&File) -> u64| {
+            i64::try_from(file.map_or(0, of)).expect("small")
+        };
+        let order = match &compare.operand {
+            Operand::Version(wanted) => number(|file| file.version).cmp(wanted),
+            Operand::Create(wanted) => number(|file| file.create).cmp(wanted),
+            Operand::Mod(wanted) => number(|file| file.modified).cmp(wanted),
+            Operand::Lease(wanted) => file.map_or(0, |file| file.lease).cmp(wanted),
+            Operand::Value(wanted) => match file {
+                Some(file) => file.value.cmp(wanted),
+                None => return false,
+            },
+        };
+        match compare.relation {
+            Relation::Equal => order.is_eq(),
+            Relation::Greater => order.is_gt(),
+            Relation::Less => order.is_lt(),
+            Relation::NotEqual => order.is_ne(),
+        }
+    }
+
+    fn revoke(&mut self, id: i64) -> Result<(), Refused> {
+        let lease = self.model.leases.remove(&id).ok_or(Refused)?;
+        // What the leader proposes by itself has no counter.
+        if self.command.id.counter == 0 {
+            let ends = lease.since + u64::try_from(lease.ttl_s).expect("positive") * 1000;
+            let now = self.moment.now;
+            assert!(now >= ends, "P5: lease {id} ended {} ms early", ends - now);
+        }
+        let keys: Vec<Name> = self
+            .model
+            .files
+            .iter()
+            .filter(|(_, file)| file.lease == id)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.remove(&key);
+            self.tell(Action::Expire, &key);
+        }
+        Ok(())
+    }
+
+    fn expire(&mut self) {
+        let time = self.command.time.0;
+        loop {
+            let dues = self.model.dues();
+            let Some((&(at, path, is_file), due)) = dues.first_key_value() else {
+                return;
+            };
+            if at > time {
+                return;
+            }
+            let (path, due, now) = (path.to_vec(), *due, self.moment.now);
+            let name = String::from_utf8_lossy(&path);
+            assert!(
+                now >= due.not_before,
+                "P5: {name} ended {} ms early",
+                due.not_before - now
+            );
+            if is_file {
+                self.remove(&path);
+                self.tell(Action::Expire, &path);
+            } else {
+                self.remove_dir(&path, Action::Expire);
+            }
+            self.revision += 1;
+        }
+    }
+
+    fn remove_dir(&mut self, path: &[u8], action: Action) {
+        let files: BTreeSet<Name> = self.model.files.keys().cloned().collect();
+        for key in files.iter().filter(|key| is_below(key, path)) {
+            self.remove(key);
+        }
+        let dirs: BTreeSet<Name> = self.model.dirs.keys().cloned().collect();
+        for dir in dirs.iter().filter(|dir| is_below(dir, path)) {
+            self.model.dirs.remove(dir);
+            self.model.dir_log.push((self.revision, dir.clone(), None));
+        }
+        self.model.dirs.remove(path);
+        self.model.dir_log.push((self.revision, path.to_vec(), None));
+        self.tell(action, path);
+    }
+
+    fn tree(&mut self, request: &tree::Request) -> Result<(), Refused> {
+        let path = request.path.as_bytes();
+        let file = self.model.files.get(path).cloned();
+        let dir = self.model.dir_image(path);
+        match &request.op {
+            tree::Op::Set { dir: false, write } => {
+                let due = self.due(write);
+                self.write(path, write.value.bytes.clone(), 0, due, true);
+                self.make_ancestors(path);
+                self.tell(Action::Set, path);
+            }
+            tree::Op::Set { dir: true, write } => self.make_dir(path, Action::Set, write)?,
+            tree::Op::Create {
+                dir: true, write, ..
+            } => self.make_dir(path, Action::Create, write)?,
+            tree::Op::Create {
+                in_order, write, ..
+            } => {
+                let mut path = path.to_vec();
+                if *in_order {
+                    path.extend(format!("/{:020}", self.revision).bytes());
+                } else if file.is_some() {
+                    return Err(Refused);
+                }
+                let due = self.due(write);
+                self.write(&path, write.value.bytes.clone(), 0, due, true);
+                self.make_ancestors(&path);
+                self.tell(Action::Create, &path);
+            }
+            tree::Op::Update { write } => match (file, dir) {
+                (Some(file), _) => self.rewrite(path, &file, write, Action::Update),
+                (None, Some((created, modified))) => {
+                    let due = self.due(write);
+                    let dir = Dir {
+                        created,
+                        modified,
+                        due,
+                    };
+                    self.put_dir(path, dir);
+                    self.make_ancestors(path);
+                    self.tell(Action::Update, path);
+                }
+                (None, None) => return Err(Refused),
+            },
+            tree::Op::CompareAndSwap { condition, write } => {
+                let file = self.expected(path, condition)?;
+                self.rewrite(path, &file, write, Action::CompareAndSwap);
+            }
+            tree::Op::CompareAndDelete { condition } => {
+                self.expected(path, condition)?;
+                self.remove(path);
+                self.tell(Action::CompareAndDelete, path);
+            }
+            tree::Op::Delete { .. } if file.is_some() => {
+                self.remove(path);
+                self.tell(Action::Delete, path);
+            }
+            tree::Op::Delete { dir: may, recursive } => {
+                let below_files = self.model.files.keys().any(|key| is_below(key, path));
+                let below_dirs = self.model.dirs.keys().any(|key| is_below(key, path));
+                let has_content = below_files || below_dirs;
+                if dir.is_none() || !(*recursive || (*may && !has_content)) {
+                    return Err(Refused);
+                }
+                self.remove_dir(path, Action::Delete);
+            }
+        }
+        Ok(())
+    }
+
+    fn make_dir(&mut self, path: &[u8], action: Action, write: &tree::Write) -> Result<(), Refused> {
+        if self.model.dir_image(path).is_some() {
+            return Err(Refused);
+        }
+        let due = self.due(write);
+        let (created, modified) = (self.revision, self.revision);
+        self.put_dir(
+            path,
+            Dir {
+                created,
+                modified,
+                due,
+            },
+        );
+        self.make_ancestors(path);
+        self.tell(action, path);
+        Ok(())
+    }
+
+    fn rewrite(&mut self, path: &[u8], old: &File, write: &tree::Write, action: Action) {
+        let value = if write.refresh {
+            &old.value
+        } else {
+            &write.value.bytes
+        };
+        let due = self.due(write);
+        self.write(path, value.clone(), 0, due, false);
+        if !write.refresh {
+            self.tell(action, path);
+        }
+    }
+
+    fn put_dir(&mut self, path: &[u8], dir: Dir) {
+        self.model.dirs.insert(path.to_vec(), dir.clone());
+        self.model
+            .dir_log
+            .push((self.revision, path.to_vec(), Some(dir)));
+    }
+
+    fn make_ancestors(&mut self, path: &[u8]) {
+        for at in (1..path.len()).filter(|at| path[*at] == b'/') {
+            if !self.model.dirs.contains_key(&path[..at]) {
+                let (created, modified) = (self.revision, self.revision);
+                let due = None;
+                self.put_dir(
+                    &path[..at],
+                    Dir {
+                        created,
+                        modified,
+                        due,
+                    },
+                );
+            }
+        }
+    }
+
+    fn expected(&self, path: &[u8], condition: &tree::Condition) -> Result<File, Refused> {
+        let file = self.model.files.get(path).ok_or(Refused)?;
+        let value = condition.value.as_ref();
+        let same_value = value.is_none_or(|value| *value == file.value);
+        let same_index = condition.index == 0 || condition.index == file.modified;
+        (same_value && same_index)
+            .then(|| file.clone())
+            .ok_or(Refused)
+    }
+
+    fn due(&self, write: &tree::Write) -> Option<Due> {
+        let ttl_ms = write.ttl_s? * 1000;
+        Some(Due {
+            at: self.command.time.0 + ttl_ms,
+            shown: self.command.wall.0 + ttl_ms,
+            not_before: self.moment.asked + ttl_ms,
+        })
+    }
+}
