@@ -329,7 +329,9 @@ impl Loader {
     fn file(&mut self, read: &mut Read) -> Result<(), DecodeError> {
         let key = Key::from(&read.bytes()?[..]);
         let mut chain = self.chain(&key, Class::File, read, decode_file)?;
-        chain.compact(self.store.oldest(), |_| {});
+        if chain.compact(self.store.oldest(), |_| {}) {
+            return Ok(());
+        }
         for version in chain.iter() {
             self.store.count(&key, version);
         }
@@ -348,7 +350,9 @@ impl Loader {
     fn dir(&mut self, read: &mut Read) -> Result<(), DecodeError> {
         let path = Key::from(&read.bytes()?[..]);
         let mut chain = self.chain(&path, Class::Dir, read, decode_dir)?;
-        chain.compact(self.store.oldest(), |_| {});
+        if chain.compact(self.store.oldest(), |_| {}) {
+            return Ok(());
+        }
         if let Some(deadline) = chain.live().and_then(|dir| dir.deadline.as_ref()) {
             self.store
                 .deadlines
