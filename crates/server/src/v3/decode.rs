@@ -92,17 +92,41 @@ fn op(request: RequestOp, budget: usize) -> Result<Op, Refusal> {
     })
 }
 
-/// A compare whose union names another field than its target compares with 0 or the empty value.
+/// A compare. As in etcd a target of an unknown number is equal to anything, and a result of an
+/// unknown number always holds.
 fn comparison(request: Compare) -> Result<command::Compare, Refusal> {
-    let (relation, target) = (request.result(), request.target());
+    let result = CompareResult::try_from(request.result);
+    let target = CompareTarget::try_from(request.target);
     let range = KeyRange::from_wire(request.key, request.range_end)?;
-    let relation = match relation {
+    // A missing key has version 0, and no version is less.
+    let (relation, operand) = match (result, target) {
+        (Ok(result), Ok(target)) => (relation(result), operand(target, request.target_union)),
+        // Holds of every value, and so of no missing key.
+        (Err(_), Ok(CompareTarget::Value)) => (Relation::Greater, Operand::Version(0)),
+        (Err(_), _) | (Ok(CompareResult::Equal), Err(_)) => {
+            (Relation::Greater, Operand::Version(-1))
+        }
+        (Ok(_), Err(_)) => (Relation::Less, Operand::Version(0)),
+    };
+    Ok(command::Compare {
+        range,
+        relation,
+        operand,
+    })
+}
+
+fn relation(result: CompareResult) -> Relation {
+    match result {
         CompareResult::Equal => Relation::Equal,
         CompareResult::Greater => Relation::Greater,
         CompareResult::Less => Relation::Less,
         CompareResult::NotEqual => Relation::NotEqual,
-    };
-    let operand = match (target, request.target_union) {
+    }
+}
+
+/// A union that names another field than the target stands for 0 or the empty value.
+fn operand(target: CompareTarget, union: Option<TargetUnion>) -> Operand {
+    match (target, union) {
         (CompareTarget::Version, Some(TargetUnion::Version(version))) => Operand::Version(version),
         (CompareTarget::Version, _) => Operand::Version(0),
         (CompareTarget::Create, Some(TargetUnion::CreateRevision(at))) => Operand::Create(at),
@@ -113,10 +137,5 @@ fn comparison(request: Compare) -> Result<command::Compare, Refusal> {
         (CompareTarget::Value, _) => Operand::Value(Bytes::new()),
         (CompareTarget::Lease, Some(TargetUnion::Lease(lease))) => Operand::Lease(lease),
         (CompareTarget::Lease, _) => Operand::Lease(0),
-    };
-    Ok(command::Compare {
-        range,
-        relation,
-        operand,
-    })
+    }
 }
