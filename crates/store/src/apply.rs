@@ -149,11 +149,11 @@ impl Store {
 
     /// What a put needs of the state.
     pub(crate) fn check_put(&self, put: &Put) -> Result<(), Refusal> {
-        if (put.ignore_value || put.ignore_lease) && self.file(&put.key).is_none() {
-            return Err(Refusal::KeyNotFound);
-        }
         if put.lease != 0 && !self.leases.contains_key(&put.lease) {
             return Err(Refusal::LeaseNotFound { id: put.lease });
+        }
+        if (put.ignore_value || put.ignore_lease) && self.file(&put.key).is_none() {
+            return Err(Refusal::KeyNotFound);
         }
         Ok(())
     }

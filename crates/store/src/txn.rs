@@ -54,15 +54,24 @@ impl Store {
         let holds = path.pop_front().expect("one step for each txn");
         for op in txn.branch(holds) {
             match op {
-                Op::Range(range) => {
-                    self.revision_asked(range.revision)?;
-                }
+                Op::Range(range) => self.check_revision(range.revision)?,
                 Op::Put(put) => self.check_put(put)?,
                 Op::DeleteRange(_) => {}
                 Op::Txn(inner) => self.check_path(inner, path)?,
             }
         }
         Ok(())
+    }
+
+    /// In a txn a revision below 0 is one before the oldest; by itself it means the latest.
+    fn check_revision(&self, asked: i64) -> Result<(), Refusal> {
+        if asked < 0 && asked < self.compacted {
+            return Err(Refusal::Compacted {
+                asked,
+                oldest: self.oldest(),
+            });
+        }
+        self.revision_asked(asked).map(|_| ())
     }
 
     fn execute(
@@ -128,6 +137,7 @@ impl Store {
     pub fn read_txn(&self, txn: &Txn, values: &dyn Values) -> Result<TxnReply, ReadError> {
         let mut path = Path::new();
         self.choose(txn, values, &mut path)?;
+        self.check_path(txn, &mut path.clone())?;
         self.read_path(txn, &mut path, values)
     }
 
