@@ -217,9 +217,7 @@ impl Watch {
         position: &mut Position,
         budget: &mut usize,
     ) -> Scan<'a> {
-        let from = *position;
-        let seen = |change: &&Change| change.revision == from.revision && change.sub < from.sub;
-        for change in store.changes(from.revision).skip_while(seen) {
+        for change in changes_from(store, *position) {
             if *budget == 0 {
                 return Scan::Pause;
             }
@@ -238,10 +236,10 @@ impl Watch {
 
     /// How many changes behind `position`, of its revision, match.
     pub fn siblings(&self, store: &Store, position: Position) -> usize {
-        let same = |change: &&Change| change.revision == position.revision;
-        let later = store.changes(position.revision).take_while(same);
+        let later = changes_from(store, position);
         later
-            .filter(|change| change.sub >= position.sub && self.matches(store, change))
+            .take_while(|change| change.revision == position.revision)
+            .filter(|change| self.matches(store, change))
             .count()
     }
 
@@ -268,6 +266,13 @@ impl Watch {
                     .found(watched)
                     .is_some())
     }
+}
+
+fn changes_from(store: &Store, position: Position) -> impl Iterator<Item = &Change> {
+    let Position { revision, sub } = position;
+    let before = |change: &Change| (change.revision, change.sub) < (revision, sub);
+    let start = store.history.partition_point(before);
+    store.history.range(start..)
 }
 
 /// Whether a change took all below its path away.
