@@ -24,11 +24,23 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
         .stdin(Stdio::null())
         .status()
-        .with_context(|| format!("cannot start {command:?}"))?;
+        .with_context(|| format!("cannot start {}", name(command)))?;
     if !status.success() {
-        bail!("{command:?} ended with {status}");
+        bail!("{} ended with {status}", name(command));
     }
     Ok(())
+}
+
+/// A command's program and first arguments, to tell it by.
+fn name(command: &Command) -> String {
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default();
+    let words = std::iter::once(program).chain(command.get_args().take(3));
+    words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Runs a command to its end and takes its standard output.
@@ -37,11 +49,11 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
-        .with_context(|| format!("cannot start {command:?}"))?;
+        .with_context(|| format!("cannot start {}", name(command)))?;
     if !output.status.success() {
-        bail!("{command:?} ended with {}", output.status);
+        bail!("{} ended with {}", name(command), output.status);
     }
-    String::from_utf8(output.stdout).with_context(|| format!("{command:?} printed no UTF-8"))
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", name(command)))
 }
 
 /// Makes sure that `program` is there, by installing Debian's `packages` if need be.
@@ -129,10 +141,11 @@ pub(crate) fn with_own_ports(suite: &str, server: &Path) -> Result<Outcome> {
     } else {
         Command::new(program)
     };
-    run(command
+    command
         .args(["suite", suite, "--server"])
         .arg(server)
-        .env(OWN_PORTS, "1"))?;
+        .env(OWN_PORTS, "1");
+    run(&mut command).with_context(|| format!("{suite}, in a process with its own ports"))?;
     Ok(Outcome::Passed(String::new()))
 }
 
