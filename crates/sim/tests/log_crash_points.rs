@@ -53,7 +53,8 @@ fn recover(disk: &SimDisk, config: Config, crash: Crash, model: &Model, seed: u6
     go_on(member, &found, config, model);
 
     for effect in 0..effects {
-        let crash = crashes(seed + effect)[usize::try_from((seed + effect) % 5).unwrap()];
+        let kind = usize::try_from((seed + effect) % 5).expect("less than five");
+        let crash = crashes(seed + effect)[kind];
         let interrupted = once.survivors(Crash::Clean);
         interrupted.crash_at(effect);
         assert!(

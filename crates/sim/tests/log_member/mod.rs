@@ -375,7 +375,7 @@ pub(crate) fn script(seed: u64, length: usize, longest_value: u64) -> Vec<Step> 
 pub(crate) fn entry(index: u64, term: u64, length: u64) -> Entry {
     let mut data = format!("entry {index} of term {term} ").into_bytes();
     let length = data.len() as u64 + length;
-    data.resize(usize::try_from(length).unwrap(), b'.');
+    data.resize(usize::try_from(length).expect("values are small"), b'.');
     let kind = if index.is_multiple_of(5) {
         EntryKind::Conf
     } else {
