@@ -8,6 +8,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
+use super::wire::MAX_DEPTH;
 use super::{Body, Op, Put, Txn};
 use crate::{KeyRange, Refusal};
 
@@ -67,14 +68,15 @@ impl Txn {
     /// # Errors
     /// As [`Body::check`].
     pub fn check(&self, limits: Limits) -> Result<(), Refusal> {
-        self.check_ops(limits.max_txn_ops)?;
+        self.check_ops(limits.max_txn_ops, MAX_DEPTH)?;
         for branch in [&self.success, &self.failure] {
             Writes::of(branch)?;
         }
         Ok(())
     }
 
-    fn check_ops(&self, budget: usize) -> Result<(), Refusal> {
+    /// `budget` operations and `depth` levels of nested txns are left.
+    fn check_ops(&self, budget: usize, depth: usize) -> Result<(), Refusal> {
         let ops = self
             .compare
             .len()
@@ -84,7 +86,10 @@ impl Txn {
         for op in self.success.iter().chain(&self.failure) {
             match op {
                 Op::Put(put) => put.check()?,
-                Op::Txn(txn) => txn.check_ops(left)?,
+                Op::Txn(txn) => {
+                    let depth = depth.checked_sub(1).ok_or(Refusal::TooManyOps)?;
+                    txn.check_ops(left, depth)?;
+                }
                 Op::Range(_) | Op::DeleteRange(_) => {}
             }
         }

@@ -21,8 +21,9 @@ use super::{
 const FORMAT: u8 = 1;
 /// Where the stamp stands: behind format, kind, level and request id.
 const TIME_AT: usize = 1 + 1 + 2 + 24;
-/// How deep txns may nest; every level uses up at least one of `max-txn-ops`.
-const MAX_DEPTH: usize = 1024;
+/// How deep txns may nest: recursion over one fits every thread's stack. [`Body::check`] lets no
+/// deeper one become a command.
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// An encoded command that waits for its cluster time.
 #[derive(Debug)]
