@@ -263,12 +263,17 @@ fn decode_deadline(read: &mut Read) -> Result<Deadline, DecodeError> {
 }
 
 /// Builds a store from the rows of a walk.
+///
+/// What it accepts is a valid state: the head comes first, then leases and members, then keys and
+/// directories, each in order and once.
 #[derive(Debug, Default)]
 pub struct Loader {
     store: Store,
     has_head: bool,
     files: Vec<(Key, Chain<FileVersion>)>,
     dirs: Vec<(Key, Chain<DirVersion>)>,
+    /// The last row of a key or path: files stand before directories.
+    last: Option<(u8, Key)>,
     history: Vec<Change>,
 }
 
@@ -279,20 +284,13 @@ impl Loader {
     /// [`DecodeError`] for bytes that no walk wrote.
     pub fn row(&mut self, row: Bytes) -> Result<(), DecodeError> {
         let mut read = Read::new(row);
-        match read.u8()? {
-            HEAD => {
-                self.store.revision = decode_revision(&mut read)?;
-                self.store.compacted = read.i64()?;
-                self.has_head = true;
-            }
-            LEASE => {
-                let id = read.i64()?;
-                let lease = Lease {
-                    ttl_s: read.i64()?,
-                    keys: Default::default(),
-                };
-                self.store.leases.insert(id, lease);
-            }
+        let kind = read.u8()?;
+        if (kind == HEAD) == self.has_head {
+            return Err(DecodeError::Bad("place of the head"));
+        }
+        match kind {
+            HEAD => self.head(&mut read)?,
+            LEASE => self.lease(&mut read)?,
             MEMBER => {
                 let member = Member::decode(&mut read)?;
                 self.store.members.insert(member.id, member);
@@ -314,6 +312,7 @@ impl Loader {
             has_head,
             files,
             dirs,
+            last: _,
             mut history,
         } = self;
         if !has_head {
@@ -326,8 +325,35 @@ impl Loader {
         Ok(store)
     }
 
+    fn head(&mut self, read: &mut Read) -> Result<(), DecodeError> {
+        let revision = decode_revision(read)?;
+        let compacted = read.i64()?;
+        // The last revision is left free: there is none after it.
+        if revision < Revision::FIRST || revision.to_wire() == i64::MAX {
+            return Err(DecodeError::Bad("revision"));
+        }
+        if !(-1..=revision.to_wire()).contains(&compacted) {
+            return Err(DecodeError::Bad("compacted revision"));
+        }
+        (self.store.revision, self.store.compacted) = (revision, compacted);
+        self.has_head = true;
+        Ok(())
+    }
+
+    fn lease(&mut self, read: &mut Read) -> Result<(), DecodeError> {
+        let id = read.i64()?;
+        let lease = Lease {
+            ttl_s: read.i64()?,
+            keys: Default::default(),
+        };
+        match self.store.leases.insert(id, lease) {
+            None => Ok(()),
+            Some(_) => Err(DecodeError::Bad("lease given twice")),
+        }
+    }
+
     fn file(&mut self, read: &mut Read) -> Result<(), DecodeError> {
-        let key = Key::from(&read.bytes()?[..]);
+        let key = self.key(FILE, read)?;
         let mut chain = self.chain(&key, Class::File, read, decode_file)?;
         if chain.compact(self.store.oldest(), |_| {}) {
             return Ok(());
@@ -336,9 +362,9 @@ impl Loader {
             self.store.count(&key, version);
         }
         if let Some(live) = chain.live() {
-            let known =
-                live.limit.lease() == 0 || self.store.leases.contains_key(&live.limit.lease());
-            if !known {
+            if let Limit::Lease(id) = live.limit
+                && !self.store.leases.contains_key(&id)
+            {
                 return Err(DecodeError::Bad("lease of a key"));
             }
             self.store.limit(&key, &live.limit);
@@ -348,7 +374,7 @@ impl Loader {
     }
 
     fn dir(&mut self, read: &mut Read) -> Result<(), DecodeError> {
-        let path = Key::from(&read.bytes()?[..]);
+        let path = self.key(DIR, read)?;
         let mut chain = self.chain(&path, Class::Dir, read, decode_dir)?;
         if chain.compact(self.store.oldest(), |_| {}) {
             return Ok(());
@@ -360,6 +386,17 @@ impl Loader {
         }
         self.dirs.push((path, chain));
         Ok(())
+    }
+
+    /// The key or path of a row, which stands behind all before it.
+    fn key(&mut self, kind: u8, read: &mut Read) -> Result<Key, DecodeError> {
+        let key = Key::from(&read.bytes()?[..]);
+        let this = Some((kind, key.clone()));
+        if self.last >= this {
+            return Err(DecodeError::Bad("order of keys"));
+        }
+        self.last = this;
+        Ok(key)
     }
 
     fn chain<V: Versioned>(
@@ -374,6 +411,9 @@ impl Loader {
         for _ in 0..count {
             let (version, wall) = decode(read)?;
             let (revision, sub) = (version.revision(), version.sub());
+            if revision > self.store.revision {
+                return Err(DecodeError::Bad("revision of a version"));
+            }
             if revision >= self.store.oldest() {
                 self.history.push(Change {
                     revision,
@@ -400,6 +440,9 @@ fn decode_file(read: &mut Read) -> Result<(FileVersion, UnixMs), DecodeError> {
     let mark = decode_mark(read)?;
     let create = decode_revision(read)?;
     let count = read.u64()?;
+    if count > revision.get() {
+        return Err(DecodeError::Bad("version"));
+    }
     let value = match read.u8()? {
         0 => Value::Inline(Box::from(&read.bytes()?[..])),
         1 => Value::Logged(ValueAt {
@@ -410,6 +453,9 @@ fn decode_file(read: &mut Read) -> Result<(FileVersion, UnixMs), DecodeError> {
         }),
         _ => return Err(DecodeError::Bad("value")),
     };
+    if matches!(value, Value::Logged(at) if at.len == 0) {
+        return Err(DecodeError::Bad("value"));
+    }
     let limit = match read.u8()? {
         0 => Limit::None,
         1 => Limit::Lease(read.i64()?),

@@ -66,6 +66,9 @@ impl Generator<'_> {
 
     /// Mostly one that happened, sometimes none.
     fn revision(&mut self) -> i64 {
+        if self.chance.one_in(20) {
+            return -1 - self.chance.below(2) as i64;
+        }
         self.revision + 2 - self.chance.below(self.revision.clamp(4, 40) as u64) as i64
     }
 

@@ -101,7 +101,7 @@ impl World {
             incarnation: 2,
             counter: self.count,
         };
-        let wall = UnixMs(1_800_000_000_000 + self.time.0);
+        let wall = UnixMs(self.time.0.saturating_add(1_800_000_000_000));
         let entry = Draft::new(id, wall, body).stamp(self.time);
         assert_eq!(Command::stamp_of(&entry), Some(self.time));
         let command = Command::decode(&entry).expect("what was encoded is decoded");
