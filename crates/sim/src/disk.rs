@@ -49,6 +49,8 @@ struct State {
     effects: u64,
     crash_at: Option<u64>,
     refuse_at: Option<(u64, DiskErrorKind)>,
+    refused: bool,
+    lies: bool,
     without_power: bool,
 }
 
@@ -89,6 +91,17 @@ impl SimDisk {
     /// Lets effect number `effect` fail without effect. Later calls work again.
     pub fn refuse_at(&self, effect: u64, kind: DiskErrorKind) {
         self.0.borrow_mut().refuse_at = Some((effect, kind));
+    }
+
+    /// Lets every sync say that it was done and do nothing, to see that the loss is noticed.
+    pub fn lie_about_syncs(&self) {
+        self.0.borrow_mut().lies = true;
+    }
+
+    /// Whether an effect was refused.
+    #[must_use]
+    pub fn has_refused(&self) -> bool {
+        self.0.borrow().refused
     }
 
     /// Whether the power was cut.
@@ -179,6 +192,7 @@ impl SimDisk {
         let number = state.effects;
         state.effects += 1;
         if let Some((_, kind)) = state.refuse_at.filter(|(at, _)| *at == number) {
+            state.refused = true;
             return Err(error(kind, operation, name, "the simulated disk refuses"));
         }
         state.without_power = state.crash_at == Some(number);
@@ -256,8 +270,9 @@ impl Disk for SimDisk {
 
     fn sync(&self, name: &str) -> Result<(), DiskError> {
         self.effect("sync", name, |state, power_fails| {
+            let lies = state.lies;
             let file = &mut state.files[*state.names.get(name)?];
-            if !power_fails {
+            if !power_fails && !lies {
                 for (offset, bytes) in file.unsynced.drain(..) {
                     overwrite(&mut file.durable, offset, &bytes);
                 }

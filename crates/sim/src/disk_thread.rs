@@ -7,9 +7,7 @@
 
 use std::collections::VecDeque;
 
-use quorate_log::{
-    Entry, EntryAt, HardState, Journal, LogError, Position, prepare_segment,
-};
+use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Position, prepare_segment};
 
 use crate::disk::SimDisk;
 
@@ -89,6 +87,11 @@ impl DiskThread {
         std::mem::take(&mut self.done)
     }
 
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Nothing is queued or done and not taken.
     pub(crate) fn is_quiet(&self) -> bool {
         self.queue.is_empty() && self.done.is_empty()
     }

@@ -225,6 +225,11 @@ impl SimMember {
         Ok(())
     }
 
+    /// Nothing waits for the disk thread.
+    pub(crate) fn disk_is_idle(&self) -> bool {
+        self.thread.is_idle()
+    }
+
     /// A round of the disk thread.
     pub(crate) fn run_disk(&mut self) -> Result<(), Down> {
         Ok(self.thread.run()?)
@@ -288,7 +293,9 @@ impl SimMember {
             }
         }
         let applied = self.machine.applied().0;
-        let holds = self.confirmed.extract_if(.., |(index, _)| *index <= applied);
+        let holds = self
+            .confirmed
+            .extract_if(.., |(index, _)| *index <= applied);
         out.extend(holds.map(|(_, id)| Happened::ReadHolds(id)));
         Ok(())
     }

@@ -52,6 +52,8 @@ pub(crate) struct Lease {
     pub(crate) ttl_s: i64,
     /// True time, in milliseconds, from which its time runs.
     pub(crate) since: u64,
+    /// The same as it was before the last restart.
+    pub(crate) ran_since: u64,
 }
 
 /// What v2 is told.
@@ -70,6 +72,8 @@ pub(crate) struct Moment {
     pub(crate) asked: u64,
     /// Now, that it is applied.
     pub(crate) now: u64,
+    /// It was in the log already when the member started.
+    pub(crate) before_start: bool,
 }
 
 /// All that ever happened.
@@ -138,6 +142,13 @@ impl Model {
     /// The directory entries at `revision`.
     pub(crate) fn dirs_at(&self, revision: u64) -> BTreeMap<&[u8], &Dir> {
         stood_at(&self.dir_log, revision)
+    }
+
+    /// Whether v2 found something at a path at `revision`.
+    pub(crate) fn stood(&self, path: &[u8], revision: u64) -> bool {
+        let files = self.files_at(revision);
+        let at_or_below = |key: &&[u8]| *key == path || is_below(key, path);
+        self.dirs_at(revision).contains_key(path) || files.into_keys().any(|key| at_or_below(&key))
     }
 
     /// v2 deadlines, in the order in which they end: directories before files.
@@ -210,8 +221,13 @@ impl Apply<'_> {
                 if self.model.leases.contains_key(id) {
                     return Err(Refused);
                 }
-                let (ttl_s, since) = (*ttl_s, self.moment.now);
-                self.model.leases.insert(*id, Lease { ttl_s, since });
+                let since = self.moment.now;
+                let lease = Lease {
+                    ttl_s: *ttl_s,
+                    since,
+                    ran_since: since,
+                };
+                self.model.leases.insert(*id, lease);
             }
             Body::LeaseRevoke { id } => self.revoke(*id)?,
             Body::Tree(request) => self.tree(request)?,
@@ -268,7 +284,9 @@ impl Apply<'_> {
 
     fn remove(&mut self, key: &[u8]) {
         self.model.files.remove(key);
-        self.model.file_log.push((self.revision, key.to_vec(), None));
+        self.model
+            .file_log
+            .push((self.revision, key.to_vec(), None));
     }
 
     fn tell(&mut self, action: Action, path: &[u8]) {
@@ -317,9 +335,7 @@ impl Apply<'_> {
 
     fn holds(&self, compare: &Compare) -> bool {
         let file = self.model.files.get(&compare.range.start[..]);
-        let number = |of: fn(&File) -> u64| {
-            i64::try_from(file.map_or(0, of)).expect("small")
-        };
+        let number = |of: fn(&File) -> u64| i64::try_from(file.map_or(0, of)).expect("small");
         let order = match &compare.operand {
             Operand::Version(wanted) => number(|file| file.version).cmp(wanted),
             Operand::Create(wanted) => number(|file| file.create).cmp(wanted),
@@ -342,7 +358,12 @@ impl Apply<'_> {
         let lease = self.model.leases.remove(&id).ok_or(Refused)?;
         // What the leader proposes by itself has no counter.
         if self.command.id.counter == 0 {
-            let ends = lease.since + u64::try_from(lease.ttl_s).expect("positive") * 1000;
+            let since = if self.moment.before_start {
+                lease.ran_since
+            } else {
+                lease.since
+            };
+            let ends = since + u64::try_from(lease.ttl_s).expect("positive") * 1000;
             let now = self.moment.now;
             assert!(now >= ends, "P5: lease {id} ended {} ms early", ends - now);
         }
@@ -398,7 +419,9 @@ impl Apply<'_> {
             self.model.dir_log.push((self.revision, dir.clone(), None));
         }
         self.model.dirs.remove(path);
-        self.model.dir_log.push((self.revision, path.to_vec(), None));
+        self.model
+            .dir_log
+            .push((self.revision, path.to_vec(), None));
         self.tell(action, path);
     }
 
@@ -459,7 +482,10 @@ impl Apply<'_> {
                 self.remove(path);
                 self.tell(Action::Delete, path);
             }
-            tree::Op::Delete { dir: may, recursive } => {
+            tree::Op::Delete {
+                dir: may,
+                recursive,
+            } => {
                 let below_files = self.model.files.keys().any(|key| is_below(key, path));
                 let below_dirs = self.model.dirs.keys().any(|key| is_below(key, path));
                 let has_content = below_files || below_dirs;
@@ -472,7 +498,12 @@ impl Apply<'_> {
         Ok(())
     }
 
-    fn make_dir(&mut self, path: &[u8], action: Action, write: &tree::Write) -> Result<(), Refused> {
+    fn make_dir(
+        &mut self,
+        path: &[u8],
+        action: Action,
+        write: &tree::Write,
+    ) -> Result<(), Refused> {
         if self.model.dir_image(path).is_some() {
             return Err(Refused);
         }

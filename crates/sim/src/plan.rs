@@ -56,7 +56,7 @@ impl Plan {
             checkpoint_growth: *chance.pick(&[1 << 10, 4 << 10, 16 << 10, 64 << 10]),
             chunk_keys: 1 + chance.below(12) as usize,
             purge_chunk: 1 + chance.below(8) as usize,
-            longest_value: u64::from(segment_bytes) / *chance.pick(&[2, 4, 40]),
+            longest_value: u64::from(segment_bytes) / *chance.pick(&[5, 8, 40]),
             sector_bytes: *chance.pick(&[512, 4096]),
             fault: None,
         }
@@ -70,7 +70,7 @@ impl Plan {
             starts: 1,
             segment_bytes: 4 << 10,
             checkpoint_growth: 2 << 10,
-            longest_value: 1 << 10,
+            longest_value: 800,
             ..Self::draw(seed)
         }
     }

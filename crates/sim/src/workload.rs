@@ -42,6 +42,18 @@ pub(crate) fn request(chance: &mut Chance, model: &Model, longest_value: u64) ->
     }
 }
 
+/// A put that is never refused.
+pub(crate) fn plain_put() -> Put {
+    Put {
+        key: Bytes::from_static(b"k0"),
+        value: Blob::new(Bytes::from_static(b"a value of more than thirty-two bytes")),
+        lease: 0,
+        prev_kv: false,
+        ignore_value: false,
+        ignore_lease: false,
+    }
+}
+
 struct Draw<'a> {
     chance: &'a mut Chance,
     model: &'a Model,

@@ -1,0 +1,94 @@
+//! Runs seeds until one breaks a promise: `cargo run -p quorate-sim --release -- --seeds 0..1000`.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use quorate_sim::{Budget, Plan, Trace, crash_points, swarm};
+
+const USAGE: &str = "\
+Usage: sim [--seeds FROM..TO | --seed N] [--steps]
+
+  --seeds FROM..TO  run these seeds; without any of the two, 0..100
+  --seed N          run one seed
+  --steps           print what happens, step by step
+";
+
+/// Every so manieth seed also has its crash points tried one by one.
+const CRASH_POINTS_EVERY: u64 = 10;
+
+struct Arguments {
+    seeds: Range<u64>,
+    steps: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(what) => {
+            eprint!("sim: {what}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let count = arguments.seeds.end - arguments.seeds.start;
+    for seed in arguments.seeds {
+        // The panic's own message is on standard error already.
+        if catch_unwind(AssertUnwindSafe(|| run(seed, arguments.steps))).is_err() {
+            println!("seed {seed} broke a promise; to see how:");
+            println!("  cargo run -p quorate-sim --release -- --seed {seed} --steps");
+            println!("then add it to crates/sim/seeds.txt");
+            return ExitCode::FAILURE;
+        }
+    }
+    println!("{count} seeds, no promise broken");
+    ExitCode::SUCCESS
+}
+
+fn run(seed: u64, steps: bool) {
+    let trace = if steps { Trace::Printed } else { Trace::Silent };
+    let (_, seen) = swarm(Plan::draw(seed), trace);
+    if steps {
+        println!("{seen:?}");
+    }
+    if seed.is_multiple_of(CRASH_POINTS_EVERY) {
+        let budget = Budget {
+            every: 3,
+            every_of_recovery: 10,
+        };
+        let tried = crash_points(&Plan::short(seed, 60), budget);
+        if steps {
+            println!("{tried:?}");
+        }
+    }
+}
+
+fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut parsed = Arguments {
+        seeds: 0..100,
+        steps: false,
+    };
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--steps" => parsed.steps = true,
+            "--seed" => {
+                let seed = number(&value()?)?;
+                parsed.seeds = seed..seed.checked_add(1).ok_or("that seed is too large")?;
+            }
+            "--seeds" => {
+                let range = value()?;
+                let (from, to) = range.split_once("..").ok_or("seeds are FROM..TO")?;
+                parsed.seeds = number(from)?..number(to)?;
+            }
+            other => return Err(format!("no such option: {other}")),
+        }
+    }
+    if parsed.seeds.is_empty() {
+        return Err("no seeds".to_owned());
+    }
+    Ok(parsed)
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text} is no number"))
+}

@@ -1,0 +1,125 @@
+//! Whole runs: a swarm for one seed, and every effect of a short script as a crash point.
+
+use crate::chance::Chance;
+use crate::disk::Crash;
+use crate::plan::Plan;
+use crate::trace::Trace;
+use crate::world::{Seen, World};
+
+/// Runs a member through several starts; each ends in a way drawn from the seed.
+///
+/// # Panics
+/// If a promise is broken; the message says which.
+#[must_use]
+pub fn swarm(plan: Plan, trace: Trace) -> (Trace, Seen) {
+    let (steps, starts) = (plan.steps, plan.starts);
+    let mut world = World::new(plan, trace);
+    for start in 0..starts {
+        if start > 0 {
+            world.draw_fault();
+        }
+        let mut up = world.start() && world.run(steps);
+        if up {
+            up = world.settle();
+        }
+        if up && start % 2 == 0 {
+            world.stop();
+        }
+        let crash = world.draw_crash();
+        world.kill(crash);
+    }
+    assert!(world.start() && world.settle() && world.put_something());
+    (world.take_trace(), world.seen)
+}
+
+/// How much of a short script is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// One in so many effects of the script is a crash point.
+    pub every: u64,
+    /// Of each recovery, one in so many of its effects is one too; 0 for none.
+    pub every_of_recovery: u64,
+}
+
+/// What [`crash_points`] tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried {
+    /// Effects of the script.
+    pub effects: u64,
+    /// Recoveries that were checked.
+    pub recoveries: u64,
+    /// Recoveries that were themselves cut short.
+    pub cut_short: u64,
+    /// What the script met.
+    pub seen: Seen,
+}
+
+/// Cuts the power at every effect of a script (as far as the budget allows), lets the unsynced
+/// survive, vanish or tear, starts again, cuts the power at the effects of that start too, and
+/// checks everything after each.
+///
+/// # Panics
+/// If a promise is broken; the message says which.
+#[must_use]
+pub fn crash_points(plan: &Plan, budget: Budget) -> Tried {
+    let mut chance = Chance::new(!plan.seed);
+    let mut tried = Tried::default();
+    let mut whole = World::new(plan.clone(), Trace::Silent);
+    assert!(whole.start() && whole.run(plan.steps) && whole.settle() && whole.stop());
+    (tried.effects, tried.seen) = (whole.disk.effects(), whole.seen);
+    for effect in 0..tried.effects {
+        if !chance.one_in(budget.every) {
+            continue;
+        }
+        let mut world = World::new(plan.clone(), Trace::Silent);
+        world.disk.crash_at(effect);
+        let up = world.start() && world.run(plan.steps) && world.settle() && world.stop();
+        assert!(
+            !up && world.disk.is_without_power(),
+            "effect {effect} did not come"
+        );
+        for crash in crashes(plan, &mut chance) {
+            tried.add(&world, crash, budget, &mut chance);
+        }
+    }
+    tried
+}
+
+impl Tried {
+    fn add(&mut self, world: &World, crash: Crash, budget: Budget, chance: &mut Chance) {
+        let mut again = world.after_crash(world.survivors(crash));
+        assert!(again.start() && again.settle(), "the power did not fail");
+        let effects = again.disk.effects();
+        assert!(again.put_something(), "the power did not fail");
+        self.recoveries += 1;
+        if budget.every_of_recovery == 0 {
+            return;
+        }
+        for effect in 0..effects {
+            if !chance.one_in(budget.every_of_recovery) {
+                continue;
+            }
+            let disk = world.survivors(crash);
+            disk.crash_at(effect);
+            let mut short = world.after_crash(disk);
+            assert!(
+                !(short.start() && short.settle()),
+                "effect {effect} did not come"
+            );
+            self.cut_short += 1;
+            for crash in crashes(&world.plan, chance) {
+                let mut again = short.after_crash(short.survivors(crash));
+                assert!(again.start() && again.settle(), "the power did not fail");
+                self.recoveries += 1;
+            }
+        }
+    }
+}
+
+fn crashes(plan: &Plan, chance: &mut Chance) -> [Crash; 3] {
+    let torn = Crash::Torn {
+        seed: chance.next(),
+        sector_bytes: plan.sector_bytes,
+    };
+    [Crash::Clean, Crash::Lost, torn]
+}
