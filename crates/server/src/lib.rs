@@ -4,6 +4,7 @@ pub mod config;
 pub mod disk;
 pub mod logging;
 pub mod node;
+mod output;
 mod peer;
 pub mod serve;
 pub mod systemd;

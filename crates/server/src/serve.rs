@@ -6,14 +6,17 @@
 //! Never looks into a request beyond its content type and path.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Request, Response};
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,7 +27,7 @@ use tokio::task::JoinSet;
 
 use crate::config::{Config, ListenUrl};
 use crate::node::{Node, OpenError, Running};
-use crate::{peer, systemd, v2, v3};
+use crate::{output, peer, systemd, v2, v3};
 
 /// A client that has sent half a request header for this long is cut off.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -198,6 +201,8 @@ async fn connection(
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
+        // As etcd writes them: scripts look for `X-Etcd-Index` with grep.
+        .title_case_headers(true)
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT);
     builder
@@ -206,15 +211,19 @@ async fn connection(
         .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    let serving = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(serving);
-    let served = tokio::select! {
-        served = &mut serving => served,
-        () = told(&mut closed) => {
+    let (read, write) = stream.into_split();
+    let (gathered, output) = output::gather(read, write);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(gathered), service));
+    let mut told = pin!(told(&mut closed).fuse());
+    let served = poll_fn(|context| {
+        if told.as_mut().poll(context).is_ready() {
             serving.as_mut().graceful_shutdown();
-            serving.await
         }
-    };
+        let served = serving.as_mut().poll(context);
+        output.write_out(context);
+        served
+    })
+    .await;
     if let Err(error) = served {
         tracing::debug!(%error, %from, "connection ended");
     }
