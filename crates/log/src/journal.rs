@@ -241,13 +241,14 @@ impl<D: Disk> Journal<D> {
         !self.fits(HARD_STATE_BYTES + data + data / 16 + 2 * batch_bytes(0))
     }
 
-    /// The number of the next segment if nobody has prepared it yet.
+    /// The number of the next segment if nobody has prepared it yet, once this one is a quarter
+    /// full: a member that writes little does not pay for two.
     ///
     /// Whoever calls [`prepare_segment`] for it says so by [`Journal::set_prepared`]; until then
     /// the journal would prepare it by itself when it needs it, and must not be made to.
     #[must_use]
     pub fn wants_prepared(&self) -> Option<u32> {
-        (!self.next_prepared).then_some(self.link.at.segment + 1)
+        (!self.next_prepared && self.link.at.offset >= self.segment_bytes / 4).then_some(self.link.at.segment + 1)
     }
 
     /// Takes note that segment `number` was prepared, with [`Journal::config`]'s length.
