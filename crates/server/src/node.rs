@@ -74,6 +74,7 @@ struct Shared {
     member_id: u64,
     incarnation: u64,
     started: Instant,
+    started_wall: UnixMs,
     machine: RwLock<Machine>,
     replica: Mutex<Replica>,
     segments: Arc<Segments>,
@@ -139,6 +140,11 @@ impl Node {
         &self.0.tree_hub
     }
 
+    /// When this run began, by the wall clock, and how long it has lasted.
+    pub fn started(&self) -> (UnixMs, std::time::Duration) {
+        (self.0.started_wall, self.0.started.elapsed())
+    }
+
     /// What this member knows of the cluster.
     pub fn status(&self) -> Status {
         let known = self.0.replica().status();
@@ -172,7 +178,7 @@ impl Node {
                 incarnation: self.0.incarnation,
                 counter: inbox.waiters.next_counter(),
             };
-            let draft = Draft::new(id, self.0.wall(), &body);
+            let draft = Draft::new(id, wall(), &body);
             let answer = inbox.waiters.add(draft.len(), self.0.deadline());
             inbox.drafts.push(draft);
             answer
@@ -286,15 +292,8 @@ impl Shared {
         let monotonic = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Now {
             monotonic: Monotonic(monotonic),
-            wall: self.wall(),
+            wall: wall(),
         }
-    }
-
-    fn wall(&self) -> UnixMs {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// When a request that comes now has waited too long: etcd's 5 s plus two elections.
@@ -319,4 +318,9 @@ impl Shared {
         self.tree_hub.close();
         self.closed.send_replace(true);
     }
+}
+
+fn wall() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

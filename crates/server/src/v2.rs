@@ -19,11 +19,13 @@ mod members;
 mod params;
 mod path;
 mod render;
+mod stats;
 pub mod watch;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
 
 use crate::config::Config;
 use crate::node::Node;
@@ -36,20 +38,28 @@ pub fn router(node: Node) -> axum::Router {
     axum::Router::new().fallback(move |request: Request<Body>| handle(node.clone(), request))
 }
 
+/// How much of a body that nobody wanted is read away; the connection ends behind a larger one.
+const UNWANTED_BYTES: usize = 256 << 10;
+
 /// Answers one request.
-pub async fn handle(node: Node, request: Request<Body>) -> Response<Body> {
+pub async fn handle(node: Node, mut request: Request<Body>) -> Response<Body> {
+    let Ok(path) = path::unescape(request.uri().path().as_bytes(), false) else {
+        return bad_request();
+    };
     if !is_host_allowed(node.config(), &request) {
         let text = "this server is not known under the host name of the request: \
                     add it to --host-whitelist\n";
         return plain(StatusCode::MISDIRECTED_REQUEST, text);
     }
     let origin = allowed_origin(node.config(), &request);
-    let mut response = if request.method() == Method::OPTIONS {
+    let is_options = request.method() == Method::OPTIONS;
+    let mut response = if is_options {
         Response::new(Body::empty())
     } else {
-        dispatch(&node, request).await
+        dispatch(&node, &path, &mut request).await
     };
-    if let Some(origin) = origin {
+    discard_body(request).await;
+    if let Some(origin) = origin.filter(|_| !(is_options && path == b"*")) {
         let headers = response.headers_mut();
         let fixed = HeaderValue::from_static;
         let methods = fixed("POST, GET, OPTIONS, PUT, DELETE");
@@ -61,27 +71,30 @@ pub async fn handle(node: Node, request: Request<Body>) -> Response<Body> {
     response
 }
 
-async fn dispatch(node: &Node, request: Request<Body>) -> Response<Body> {
-    let Ok(path) = path::unescape(request.uri().path().as_bytes(), false) else {
-        return plain(StatusCode::BAD_REQUEST, "400 Bad Request");
-    };
-    let clean = path::clean(&path);
+async fn dispatch(node: &Node, path: &[u8], request: &mut Request<Body>) -> Response<Body> {
+    match path {
+        b"" => return not_found(),
+        b"*" => return closing(StatusCode::BAD_REQUEST, Body::empty()),
+        _ => {}
+    }
+    let clean = path::clean(path);
     if clean != path {
-        return redirect(&clean, &request);
+        return redirect(&clean, request);
     }
     let is_v2 = path.starts_with(b"/v2/");
     if is_v2 && !node.config().enable_v2 {
         return not_found();
     }
-    match &path[..] {
+    match path {
         b"/version" => version(request.method()),
         b"/health" => health(node, request.method(), request.uri().query()).await,
         b"/v2/machines" => members::machines(node, request.method()),
-        _ if below(&path, b"/v2/members").is_some() => {
-            members::members(node, request.method(), &path)
+        _ if below(path, b"/v2/members").is_some() => {
+            members::members(node, request.method(), path)
         }
-        _ => match below(&path, b"/v2/keys").map(Vec::from) {
-            Some(key) => keys::handle(node, &key, request).await,
+        _ if path.starts_with(b"/v2/stats/") => stats::stats(node, request.method(), path),
+        _ => match below(path, b"/v2/keys") {
+            Some(key) => keys::handle(node, key, request).await,
             None => not_found(),
         },
     }
@@ -91,6 +104,16 @@ async fn dispatch(node: &Node, request: Request<Body>) -> Response<Body> {
 fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     path.strip_prefix(prefix)
         .filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// Reads away what is left of a body, so that the next request of the connection can be read.
+async fn discard_body(request: Request<Body>) {
+    let (head, body) = request.into_parts();
+    // A client that waits to be asked for the body is not asked for what nobody wants.
+    if !head.headers.contains_key(header::EXPECT) {
+        // What cannot be read away ends the connection, no more.
+        let _ = Limited::new(body, UNWANTED_BYTES).collect().await;
+    }
 }
 
 fn is_host_allowed(config: &Config, request: &Request<Body>) -> bool {
@@ -137,8 +160,8 @@ fn redirect(clean: &[u8], request: &Request<Body>) -> Response<Body> {
     }
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-    let location = HeaderValue::from_bytes(target.as_bytes());
-    let location = location.expect("an escaped path and a query as received are a header's bytes");
+    let location = HeaderValue::from_str(&path::escape_non_ascii(&target));
+    let location = location.expect("an escaped path and a query are visible ASCII then");
     response.headers_mut().insert(header::LOCATION, location);
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         let html = HeaderValue::from_static("text/html; charset=utf-8");
@@ -165,6 +188,22 @@ pub(crate) fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 /// What Go answers where nothing is.
 pub(crate) fn not_found() -> Response<Body> {
     plain(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// A refusal of what is no request, behind which the connection ends.
+fn bad_request() -> Response<Body> {
+    let mut response = closing(StatusCode::BAD_REQUEST, Body::from("400 Bad Request"));
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn closing(status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 fn method_not_allowed(allow: &'static str) -> Response<Body> {

@@ -1,0 +1,79 @@
+//! `/v2/stats/self` and `/v2/stats/leader`: who this member is and whom it follows.
+//!
+//! The counts of append requests are those between members, so a member alone shows zero.
+//! `/v2/stats/store` is not built yet.
+//!
+//! Source: spec v2-api.md §3.3.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Method, Response};
+
+use super::{json, method_not_allowed, not_found};
+use crate::node::Node;
+
+/// Answers below `/v2/stats`.
+pub(super) fn stats(node: &Node, method: &Method, path: &[u8]) -> Response<Body> {
+    let body: fn(&Node) -> Vec<u8> = match path {
+        b"/v2/stats/self" => this_member,
+        b"/v2/stats/leader" => leader,
+        _ => return not_found(),
+    };
+    if method != Method::GET {
+        return method_not_allowed("GET");
+    }
+    let mut response = Response::new(Body::from(body(node)));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+fn this_member(node: &Node) -> Vec<u8> {
+    let mut out = b"{\"name\":".to_vec();
+    json::string(&mut out, node.config().name.as_bytes());
+    let status = node.status();
+    let leads = status.leader == Some(node.member_id());
+    let state = if leads { "StateLeader" } else { "StateFollower" };
+    let (started, uptime) = node.started();
+    let started = json::rfc3339(started);
+    let rest = format!(
+        ",\"id\":\"{:x}\",\"state\":\"{state}\",\"startTime\":\"{started}\",\"leaderInfo\":\
+         {{\"leader\":\"{:x}\",\"uptime\":\"{}\",\"startTime\":\"{started}\"}},\
+         \"recvAppendRequestCnt\":0,\"sendAppendRequestCnt\":0}}",
+        node.member_id(),
+        status.leader.unwrap_or(0),
+        go_duration(uptime),
+    );
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
+fn leader(node: &Node) -> Vec<u8> {
+    format!("{{\"leader\":\"{:x}\",\"followers\":{{}}}}", node.member_id()).into_bytes()
+}
+
+/// As Go prints a duration: `2.87s`, `1h0m3.5s`.
+fn go_duration(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    let seconds = duration.as_secs_f64() - (minutes * 60) as f64;
+    let hours = minutes / 60;
+    match (hours, minutes % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_printed_as_go_does() {
+        assert_eq!(go_duration(Duration::from_millis(2870)), "2.87s");
+        assert_eq!(go_duration(Duration::from_millis(62_500)), "1m2.5s");
+        assert_eq!(go_duration(Duration::from_secs(3603)), "1h0m3s");
+    }
+}
