@@ -164,6 +164,7 @@ impl Running {
             member_id: identity.member,
             incarnation: identity.incarnation,
             started: Instant::now(),
+            started_wall: super::wall(),
             machine: RwLock::new(machine),
             replica: Mutex::new(replica),
             segments: segments.clone(),
