@@ -6,6 +6,7 @@
 //!
 //! O1. Bytes leave in the order in which they came, each once.
 //! O2. The buffer holds at most [`BOUND_BYTES`] and one write more; then the connection waits.
+//!     A write of [`LARGE_BYTES`] or more does not wait for the turn's end.
 //! O3. After every poll of the connection either the buffer is empty or the task will be woken
 //!     when the socket has room.
 
@@ -21,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const BOUND_BYTES: usize = 128 << 10;
 /// What an idle connection keeps of its buffer.
 const KEEP_BYTES: usize = 16 << 10;
+/// A write of so many bytes is not worth copying: it leaves at once, behind what waits.
+const LARGE_BYTES: usize = 8 << 10;
 
 /// A connection for hyper: reads as ever, writes into the buffer.
 pub(crate) struct Gathered<R, W> {
@@ -101,17 +104,50 @@ impl<W: AsyncWrite + Unpin> Waiting<W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Makes room. O2.
-    fn room(&mut self) -> Poll<io::Result<()>> {
+    /// Takes bytes: into the buffer, or large ones straight to the socket.
+    fn take(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }
-        if self.buffer.len() < BOUND_BYTES {
-            return Poll::Ready(Ok(()));
+        let len: usize = slices.iter().map(|slice| slice.len()).sum();
+        if len >= LARGE_BYTES
+            && let Poll::Ready(written) = self.write_with_buffer(context, slices)
+            && !matches!(written, Ok(0))
+        {
+            return Poll::Ready(written);
         }
-        // The task is woken by `write_out`, which follows.
-        self.refused = true;
-        Poll::Pending
+        // O2.
+        if self.buffer.len() >= BOUND_BYTES {
+            // The task is woken by `write_out`, which follows.
+            self.refused = true;
+            return Poll::Pending;
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(KEEP_BYTES.max(len));
+        }
+        slices
+            .iter()
+            .for_each(|slice| self.buffer.extend_from_slice(slice));
+        Poll::Ready(Ok(len))
+    }
+
+    /// Writes what waits and then `slices`; how many bytes of the latter left.
+    fn write_with_buffer(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let waited = self.buffer.len();
+        let all: Vec<io::IoSlice<'_>> = std::iter::once(io::IoSlice::new(&self.buffer))
+            .chain(slices.iter().map(|slice| io::IoSlice::new(slice)))
+            .collect();
+        let written = ready!(Pin::new(&mut self.write).poll_write_vectored(context, &all))?;
+        self.buffer.advance(written.min(waited));
+        Poll::Ready(Ok(written.saturating_sub(waited)))
     }
 }
 
@@ -128,30 +164,23 @@ impl<R: AsyncRead + Unpin, W: Unpin> AsyncRead for Gathered<R, W> {
 impl<R: Unpin, W: AsyncWrite + Unpin> AsyncWrite for Gathered<R, W> {
     fn poll_write(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut waiting = self.output.waiting();
-        ready!(waiting.room())?;
-        waiting.buffer.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        self.output
+            .waiting()
+            .take(context, &[io::IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut waiting = self.output.waiting();
-        ready!(waiting.room())?;
-        let before = waiting.buffer.len();
-        slices
-            .iter()
-            .for_each(|slice| waiting.buffer.extend_from_slice(slice));
-        Poll::Ready(Ok(waiting.buffer.len() - before))
+        self.output.waiting().take(context, slices)
     }
 
-    /// So that large data comes as it is, and is copied here for the first time.
+    /// So that data comes as it is and is copied here for the first time, if at all.
     fn is_write_vectored(&self) -> bool {
         true
     }
@@ -244,16 +273,21 @@ mod tests {
         let mut context = Context::from_waker(Waker::noop());
         let (mut connection, output) = gather((), Socket::default());
         let mut sent = Vec::new();
-        let piece: Vec<u8> = (0..=255).cycle().take(1_000).collect();
-        for _ in 0..1_000 {
-            while put(&mut connection, &piece).is_pending() {
+        let piece: Vec<u8> = (0..=255).cycle().take(20_000).collect();
+        for len in (1..600).map(|step| step * 7_919 % piece.len()) {
+            let mut left = &piece[..len];
+            while !left.is_empty() {
+                if let Poll::Ready(taken) = put(&mut connection, left) {
+                    left = &left[taken.expect("no error")..];
+                    continue;
+                }
                 let mut waiting = output.waiting();
                 assert!(waiting.buffer.len() < BOUND_BYTES + piece.len(), "O2");
-                waiting.write.room = 777;
+                waiting.write.room = 77_777;
                 drop(waiting);
                 output.write_out(&mut context);
             }
-            sent.extend_from_slice(&piece);
+            sent.extend_from_slice(&piece[..len]);
         }
         output.waiting().write.room = usize::MAX;
         assert!(
