@@ -79,7 +79,7 @@ pub(super) fn media_type(header: &str) -> (String, Result<(), FormError>) {
     }
     if !rest.is_empty() {
         let Some(rest) = rest.strip_prefix('/') else {
-            return wrong("expected slash in first token");
+            return wrong("expected slash after first token");
         };
         let (second, rest) = token(rest);
         if second.is_empty() {

@@ -30,7 +30,7 @@ const ESCAPED_BYTES: u64 = 3;
 const FORM_SLACK_BYTES: u64 = 64 << 10;
 
 /// Answers a request for `key`, the decoded and clean path behind `/v2/keys`.
-pub(super) async fn handle(node: &Node, key: &[u8], request: Request<Body>) -> Response<Body> {
+pub(super) async fn handle(node: &Node, key: &[u8], request: &mut Request<Body>) -> Response<Body> {
     let method = request.method().clone();
     if !matches!(
         method,
@@ -55,7 +55,7 @@ async fn answer(
     node: &Node,
     key: &[u8],
     method: Method,
-    request: Request<Body>,
+    request: &mut Request<Body>,
 ) -> Result<Response<Body>, Error> {
     let form = read_form(node, request).await;
     let form = form.map_err(|wrong| Error::of_request(Code::InvalidForm, wrong.to_string()))?;
@@ -77,23 +77,23 @@ async fn answer(
 }
 
 /// The parameters of body and query. The body counts for PUT and POST alone.
-async fn read_form(node: &Node, request: Request<Body>) -> Result<Form, FormError> {
-    let (head, body) = request.into_parts();
+async fn read_form(node: &Node, request: &mut Request<Body>) -> Result<Form, FormError> {
     let mut form = Form::default();
     let mut wrong = Ok(());
-    if matches!(head.method, Method::PUT | Method::POST) {
-        let header = head.headers.get(header::CONTENT_TYPE);
+    if matches!(*request.method(), Method::PUT | Method::POST) {
+        let header = request.headers().get(header::CONTENT_TYPE);
         let header = header.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned());
         let header = header.filter(|kind| !kind.is_empty());
         let (kind, judged) = media_type(header.as_deref().unwrap_or("application/octet-stream"));
         wrong = judged;
         if kind == "application/x-www-form-urlencoded" {
             let limit = node.config().max_request_bytes * ESCAPED_BYTES + FORM_SLACK_BYTES;
+            let body = std::mem::take(request.body_mut());
             let text = read_body(body, limit).await?;
             wrong = wrong.and(form.add(&text));
         }
     }
-    let in_query = form.add(head.uri.query().unwrap_or_default().as_bytes());
+    let in_query = form.add(request.uri().query().unwrap_or_default().as_bytes());
     wrong.and(in_query).map(|()| form)
 }
 

@@ -67,7 +67,8 @@ pub(super) fn members(node: &Node, method: &Method, path: &[u8]) -> Response<Bod
         Method::POST => return not_yet(node),
         Method::PUT | Method::DELETE if name.is_some() => return not_yet(node),
         Method::PUT | Method::DELETE => {
-            let mut response = method_not_allowed("GET,POST,DELETE,PUT");
+            // Without `Allow`, as etcd answers.
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n");
             response.headers_mut().insert(CLUSTER_ID, cluster_id(node));
             return response;
         }

@@ -67,6 +67,19 @@ pub(super) fn escape(path: &[u8]) -> String {
     out
 }
 
+/// A URL with escapes for what is not ASCII, in the lower case that Go writes them in.
+pub(super) fn escape_non_ascii(url: &str) -> String {
+    let mut out = String::with_capacity(url.len());
+    for byte in url.bytes() {
+        if byte.is_ascii() {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
