@@ -21,6 +21,7 @@ mod outcome;
 mod python_etcd;
 mod runner;
 mod rust_checks;
+mod sim;
 mod soak;
 mod suites;
 mod tools;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{kill, rust_checks};
+use crate::{kill, rust_checks, sim};
 
 /// Runs the long forms of the tests; stops at the first failure.
 #[derive(clap::Args)]
@@ -16,7 +16,10 @@ pub(crate) struct Soak {
     /// How many killed servers' logs to damage, each in some ten ways.
     #[arg(long, default_value_t = 50)]
     damages: u32,
-    /// What fixes the load and the moments of the kills; drawn if not given.
+    /// How many seeds to simulate.
+    #[arg(long, default_value_t = 20_000)]
+    seeds: u64,
+    /// What fixes the load and the moments of the kills, and the first seed; drawn if not given.
     #[arg(long)]
     seed: Option<u64>,
     /// Test this server instead of building ours.
@@ -31,6 +34,9 @@ impl Soak {
             None => rust_checks::build_server()?,
         };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        sim::build()?;
+        println!("simulating {} seeds from {seed}", self.seeds);
+        sim::run(seed, self.seeds)?;
         println!("{}", kill::rounds(&server, self.kills, seed)?);
         for _ in 0..self.damages {
             println!("{}", kill::damage::check(&server)?);

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, conformance, etcd_client, etcdctl, examples, kill, python_etcd, rust_checks,
+    architecture, conformance, etcd_client, etcdctl, examples, kill, python_etcd, rust_checks, sim,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -74,6 +74,12 @@ pub(crate) const SUITES: &[Suite] = &[
         "cargo nextest and the documentation's examples",
         |_| rust_checks::unit(),
     )),
+    without_server(suite(
+        "sim",
+        180,
+        "simulated members keep their promises",
+        |_| sim::suite(),
+    )),
     suite(
         "v2-conformance",
         60,
@@ -124,5 +130,6 @@ pub(crate) fn run(name: &str, server: &Path) -> Result<ExitCode> {
         .iter()
         .find(|suite| suite.name == name)
         .with_context(|| format!("there is no suite {name:?}"))?;
-    Ok((suite.work)(server)?.report())
+    // Some suites start the server in another directory.
+    Ok((suite.work)(&std::path::absolute(server)?)?.report())
 }
