@@ -15,7 +15,7 @@ mod open;
 mod values;
 mod waiters;
 
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use quorate_replica::{LeaseAnswer, Machine, Monotonic, Now, Replica};
@@ -277,9 +277,8 @@ impl Node {
 
 impl Shared {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox
-            .lock()
-            .expect("nothing panics while it holds the inbox")
+        // Whoever panicked: the inbox is what tells everyone that the member has stopped.
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn replica(&self) -> MutexGuard<'_, Replica> {
