@@ -27,13 +27,19 @@ const TESTS: &[&str] = &[
     "test_status",
     "test_namespace_kv",
 ];
+/// Of the messages that every protoc should know, one file.
+const WELL_KNOWN: &str = "/usr/include/google/protobuf/descriptor.proto";
 const MANIFEST: &str = "tests-clients/etcd-client/Cargo.toml";
 const TEST_FILES: &[&str] = &["client.rs", "namespace.rs", "testing.rs"];
 
 pub(crate) fn suite(server: &Path) -> Result<Outcome> {
-    if let Err(missing) = tools::ensure_debian("protoc", &["protobuf-compiler", "libprotobuf-dev"])
-    {
-        return Ok(Outcome::Skipped(missing));
+    for (file, package) in [
+        ("protoc", "protobuf-compiler"),
+        (WELL_KNOWN, "libprotobuf-dev"),
+    ] {
+        if let Err(missing) = tools::ensure_debian(file, &[package]) {
+            return Ok(Outcome::Skipped(missing));
+        }
     }
     if !tools::has_own_ports() {
         // The network is still here: the packages come from the registry.

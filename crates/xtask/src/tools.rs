@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::outcome::Outcome;
 use crate::workspace;
 
-/// The path of a program, if `PATH` has it.
+/// The path of a program, if `PATH` has it; an absolute path, if there is a file.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
