@@ -109,6 +109,14 @@ impl LeaseClocks {
         taken
     }
 
+    /// The end of a lease is on its way through the log: it is not renewed, and does not end twice.
+    pub(crate) fn going(&mut self, id: i64) {
+        if let Some(lease) = self.leases.get_mut(&id) {
+            lease.ending = true;
+            self.due.remove(&(lease.ends, id));
+        }
+    }
+
     /// Ids, soonest to end first.
     pub(crate) fn by_end(&self) -> Vec<i64> {
         let mut leases: Vec<_> = self.leases.iter().map(|(id, l)| (l.ends, *id)).collect();

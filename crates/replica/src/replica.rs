@@ -289,6 +289,11 @@ impl Replica {
         let time = self.clock.at(now.monotonic);
         assert!(time >= self.last_stamp, "R2");
         self.last_stamp = time;
+        for id in drafts.iter().filter_map(Draft::revokes) {
+            // Else its time could run out meanwhile, and that end would hit a lease that is
+            // granted under the same id behind this one (P5).
+            self.leases.going(id);
+        }
         self.held
             .extend(drafts.into_iter().map(|draft| draft.stamp(time)));
     }

@@ -27,7 +27,10 @@ pub(super) const MAX_DEPTH: usize = 128;
 
 /// An encoded command that waits for its cluster time.
 #[derive(Debug)]
-pub struct Draft(Vec<u8>);
+pub struct Draft {
+    bytes: Vec<u8>,
+    revokes: Option<i64>,
+}
 
 impl Draft {
     /// Encodes a command without its time.
@@ -47,23 +50,35 @@ impl Draft {
         out.bytes(b"");
         out.u64(0);
         body.encode(&mut out);
-        Self(out)
+        let revokes = match body {
+            Body::LeaseRevoke { id } => Some(*id),
+            _ => None,
+        };
+        Self {
+            bytes: out,
+            revokes,
+        }
+    }
+
+    /// The lease that it ends, if that is what it does.
+    pub fn revokes(&self) -> Option<i64> {
+        self.revokes
     }
 
     /// Length in bytes.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 
     /// Never: a draft has an envelope.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
     /// Puts the leader's time in, which makes it an entry.
     pub fn stamp(mut self, time: ClusterTime) -> Bytes {
-        self.0[TIME_AT..TIME_AT + 8].copy_from_slice(&time.0.to_le_bytes());
-        Bytes::from(self.0)
+        self.bytes[TIME_AT..TIME_AT + 8].copy_from_slice(&time.0.to_le_bytes());
+        Bytes::from(self.bytes)
     }
 }
 
