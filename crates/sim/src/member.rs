@@ -19,7 +19,7 @@ use quorate_store::{Outcome, Revision, ValueAt, ValueError, Values};
 use crate::checkpoints::Checkpoints;
 use crate::disk::SimDisk;
 use crate::disk_thread::{DiskThread, Persist};
-use crate::plan::Plan;
+use crate::plan::{Fault, Plan};
 
 /// Milliseconds between ticks.
 pub(crate) const TICK_MS: u64 = 100;
@@ -144,7 +144,7 @@ impl SimMember {
             values,
             replica: ReplicaBox(replica),
             machine: opened.machine,
-            thread: DiskThread::start(opened.journal),
+            thread: DiskThread::start(opened.journal, plan.fault == Some(Fault::EarlyReport)),
             checkpoints: Checkpoints::new(disk.clone(), directory, plan, position),
             incarnation: identity.incarnation,
             drafts: Vec::new(),

@@ -38,8 +38,8 @@ pub enum Fault {
     FastClock,
     /// A watcher that comes back starts one revision late.
     SkipsRevision,
-    /// The oldest entry behind the checkpoint is left out when the member starts.
-    DropsEntry,
+    /// The disk thread reports what it has not synced yet.
+    EarlyReport,
 }
 
 impl Plan {

@@ -3,8 +3,10 @@
 //! Owns virtual time and the order in which everything happens, all drawn from the plan's seed.
 //! Whatever is wrong panics, with the broken promise's number where there is one.
 
+use std::collections::BTreeMap;
+
 use quorate_log::DiskErrorKind;
-use quorate_replica::{Committed, Monotonic, Now};
+use quorate_replica::{Committed, Machine, Monotonic, Now, OpenError};
 use quorate_store::command::{Body, Draft, Member};
 use quorate_store::{ClusterTime, Command, Reply, UnixMs};
 
@@ -29,13 +31,16 @@ const LATE_MS: u64 = 1000;
 #[derive(Debug)]
 pub struct World {
     pub(crate) plan: Plan,
-    pub(crate) disk: SimDisk,
+    /// Its disk.
+    pub disk: SimDisk,
     chance: Chance,
     trace: Trace,
     known: Known,
     clock: Clock,
     member: Option<SimMember>,
     counter: u64,
+    /// Leases whose end a client has asked for, and the last request that did.
+    going: BTreeMap<i64, u64>,
     /// Reads under way, with the last index that was answered when they were asked.
     reads: Vec<(u64, u64)>,
     /// What happened so far, for tests that want to know that something did.
@@ -109,6 +114,7 @@ impl World {
             clock,
             member: None,
             counter: 0,
+            going: BTreeMap::new(),
             reads: Vec::new(),
             seen: Seen::default(),
         }
@@ -128,6 +134,7 @@ impl World {
             clock,
             member: None,
             counter: self.counter,
+            going: BTreeMap::new(),
             reads: Vec::new(),
             seen: self.seen,
         }
@@ -180,6 +187,82 @@ impl World {
         settled
     }
 
+    /// A client asks; [`World::settle`] or [`World::pass`] bring the answer.
+    pub fn request(&mut self, body: &Body) {
+        self.ask(body);
+    }
+
+    /// Lets time pass while the member runs.
+    ///
+    /// # Panics
+    /// If the member goes down.
+    pub fn pass(&mut self, ms: u64) {
+        let until = self.clock.now_ms + ms;
+        while self.clock.now_ms < until {
+            self.clock.now_ms += 10.min(until - self.clock.now_ms);
+            let beaten = self.run_disk().and_then(|()| self.turn());
+            assert!(self.survived(beaten), "the member goes on");
+        }
+    }
+
+    /// Sets the wall clock wrong by `ms`, forward of what it was at first.
+    pub fn jump_wall(&mut self, ms: u64) {
+        self.clock.wall_jump_ms = ms;
+    }
+
+    /// Lets time pass while the member's process gets no time.
+    pub fn pause(&mut self, ms: u64) {
+        self.clock.now_ms += ms;
+    }
+
+    /// A turn of the driver, and nothing else.
+    ///
+    /// # Panics
+    /// If the member goes down.
+    pub fn turn_only(&mut self) {
+        let turned = self.turn();
+        assert!(self.survived(turned), "the member goes on");
+    }
+
+    /// A round of the disk thread, and nothing else: what it made durable is not reported yet.
+    ///
+    /// # Panics
+    /// If the member goes down.
+    pub fn disk_only(&mut self) {
+        let run = self.run_disk();
+        assert!(self.survived(run), "the member goes on");
+    }
+
+    /// The state, for tests.
+    ///
+    /// # Panics
+    /// If the member is down.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        let member = self.member.as_ref();
+        &member.expect("a member that is looked at").machine
+    }
+
+    /// True time since the beginning, in milliseconds.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms
+    }
+
+    /// Gives a lease its full time again; whether it did.
+    ///
+    /// # Panics
+    /// If the member is down.
+    pub fn keep_alive(&mut self, lease: i64) -> bool {
+        let now = self.now();
+        let member = self.member.as_mut().expect("a member that is asked");
+        let renewed = member.renew(now, lease).is_some();
+        if renewed {
+            self.known.renewed(lease, self.clock.now_ms);
+        }
+        renewed
+    }
+
     /// Ends the member as SIGTERM does.
     pub fn stop(&mut self) -> bool {
         let stopped = self.member.take().map_or(Ok(()), SimMember::stop);
@@ -192,6 +275,7 @@ impl World {
         self.member = None;
         self.disk = self.survivors(crash);
         self.reads.clear();
+        self.going.clear();
         let away = self.chance.below(5000);
         self.clock.now_ms += away;
         self.trace
@@ -201,7 +285,8 @@ impl World {
     /// Whether the member goes on; if not, the only excuse is that its disk failed.
     fn survived(&mut self, result: Result<(), Down>) -> bool {
         if let Err(down) = &result {
-            let excused = self.disk.is_without_power() || self.disk.has_refused();
+            let of_disk = matches!(down, Down::Log(_) | Down::Open(OpenError::Log(_)));
+            let excused = self.disk.is_without_power() || (of_disk && self.disk.has_refused());
             assert!(excused, "the member went down by itself: {down}");
             self.trace.note(format_args!("down: {down}"));
         }
@@ -223,10 +308,7 @@ impl World {
     fn try_start(&mut self) -> Result<(), Down> {
         let now_ms = self.clock.now_ms;
         self.clock.started_ms = now_ms;
-        let (member, mut found) = SimMember::open(&self.disk, &self.plan, self.now())?;
-        if self.plan.fault == Some(Fault::DropsEntry) && !found.entries.is_empty() {
-            found.entries.pop();
-        }
+        let (member, found) = SimMember::open(&self.disk, &self.plan, self.now())?;
         self.trace.note(format_args!(
             "started at {now_ms}: log behind {}, applied {}, torn {}",
             found.start, found.applied, found.torn
@@ -357,6 +439,7 @@ impl World {
                         }
                         continue;
                     };
+                    self.going.retain(|_, counter| *counter != id.counter);
                     let found = (outcome.result.is_ok(), outcome.revision.get());
                     self.trace.note(format_args!(
                         "{}: entry {} at {}/{}, {}: {found:?}",
@@ -414,6 +497,9 @@ impl World {
         let wall = self.now().wall;
         let member = self.member.as_mut().expect("a member that is asked");
         self.counter += 1;
+        if let Body::LeaseRevoke { id } = body {
+            self.going.insert(*id, self.counter);
+        }
         let id = member.request_id(self.counter);
         let entry = Draft::new(id, wall, body).stamp(ClusterTime(0));
         self.known.ask(id, entry, now_ms);
@@ -451,11 +537,9 @@ impl World {
         );
         if self.chance.one_in(2) {
             let renewed = member.renew(now, id);
-            // In its last moments it may be going already, but not before.
-            assert!(
-                renewed.is_some() || now_ms >= ends,
-                "P5: lease {id} is refused"
-            );
+            // Its end may be on the way already: by its time, or because a client wants it.
+            let may_go = now_ms >= ends || self.going.contains_key(&id);
+            assert!(renewed.is_some() || may_go, "P5: lease {id} is not renewed");
             self.trace
                 .note(format_args!("{now_ms}: renewed {id}: {renewed:?}"));
             if renewed.is_some() {
@@ -497,7 +581,8 @@ impl World {
                 break;
             }
             rounds += 1;
-            assert!(rounds < 1000, "the member does not come to rest");
+            let state = (member.leads(), member.is_quiet(), member.is_walking());
+            assert!(rounds < 1000, "the member does not come to rest: {state:?}");
         }
         assert!(self.reads.is_empty(), "every read is answered");
         let member = self.member.as_mut().expect("a member that settles");
