@@ -8,8 +8,8 @@ use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::watch_client::WatchClient;
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, WatchCreateRequest, WatchRequest, WatchResponse,
-    watch_request::RequestUnion,
+    CompactionRequest, LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, WatchCreateRequest,
+    WatchRequest, WatchResponse, watch_request::RequestUnion,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -101,7 +101,11 @@ fn a_keep_alive_stream_ends_well_when_its_client_is_done() {
         let opened = client.lease_keep_alive(tokio_stream::iter(requests)).await;
         let mut responses = opened.expect("a stream").into_inner();
         for ttl in [100, 0] {
-            let answer = responses.message().await.expect("no error").expect("an answer");
+            let answer = responses
+                .message()
+                .await
+                .expect("no error")
+                .expect("an answer");
             assert_eq!(answer.ttl, ttl);
         }
         assert_eq!(responses.message().await.expect("no error"), None);
@@ -128,14 +132,26 @@ fn a_path_that_names_nothing_is_told_so() {
         let member = Member::start().await;
         let services = v3::services(member.node.clone(), LONG);
         for (path, text) in [
-            ("/etcdserverpb.Auth/AuthEnable", "unknown service etcdserverpb.Auth"),
-            ("/etcdserverpb.KV/Nothing", "unknown method Nothing for service etcdserverpb.KV"),
-            ("/etcdserverpb.Lease/Nothing", "unknown method Nothing for service etcdserverpb.Lease"),
+            (
+                "/etcdserverpb.Auth/AuthEnable",
+                "unknown service etcdserverpb.Auth",
+            ),
+            (
+                "/etcdserverpb.KV/Nothing",
+                "unknown method Nothing for service etcdserverpb.KV",
+            ),
+            (
+                "/etcdserverpb.Lease/Nothing",
+                "unknown method Nothing for service etcdserverpb.Lease",
+            ),
         ] {
             let request = axum::http::Request::post(path).body(axum::body::Body::empty());
             let response = services.answer(request.expect("a request")).await;
             let status = tonic::Status::from_header_map(response.headers()).expect("a status");
-            assert_eq!((status.code(), status.message()), (tonic::Code::Unimplemented, text));
+            assert_eq!(
+                (status.code(), status.message()),
+                (tonic::Code::Unimplemented, text)
+            );
         }
         member.stop().await;
     });
