@@ -12,15 +12,31 @@
 //! Pure: no clock, no I/O.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use anyhow::{Result, bail, ensure};
 
 /// One key or directory as a write leaves it, or as an event or a read shows it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Change {
     pub(crate) key: String,
     /// `None` if it is gone; empty for a directory.
     pub(crate) value: Option<String>,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{} = {}", self.key, brief(value)),
+            None => write!(f, "{} gone", self.key),
+        }
+    }
+}
+
+/// The start of a value, which tells it from all others, and its length.
+fn brief(value: &str) -> String {
+    let start: String = value.chars().take(32).collect();
+    format!("{start:?} of {} bytes", value.len())
 }
 
 /// One request that changes something.
@@ -59,11 +75,17 @@ impl Write {
 }
 
 /// A key or directory that exists.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Held {
     pub(crate) value: String,
     /// A key's modification revision, a directory's creation.
     pub(crate) revision: i64,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", brief(&self.value), self.revision)
+    }
 }
 
 /// All keys and directories of the test that exist at one revision.
@@ -232,8 +254,10 @@ impl Ledger {
             } else {
                 ensure!(
                     after == before,
-                    "{} holds {after:?} after {before:?}, then {write:?}",
-                    change.key
+                    "{} holds {:?} after {:?}, then {write:?}",
+                    change.key,
+                    found.get(&change.key),
+                    self.state.get(&change.key)
                 );
                 undone += 1;
             }

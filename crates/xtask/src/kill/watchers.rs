@@ -34,7 +34,7 @@ fn last(log: &Log) -> i64 {
 pub(super) async fn watch_v3(shared: Shared, log: Log) -> Result<()> {
     let from = last(&log).max(shared.ledger().checked()) + 1;
     let mut client = match super::channel(shared.port).await {
-        Ok(channel) => WatchClient::new(channel),
+        Ok(channel) => WatchClient::new(channel).max_decoding_message_size(usize::MAX),
         Err(error) => return shared.excuse(error),
     };
     let create = WatchCreateRequest {

@@ -17,6 +17,8 @@ use crate::http::{Answer, Http};
 
 /// Keys of one writer, of one sort.
 const KEYS: usize = 6;
+/// Bytes of the longest values.
+const LONGEST: usize = 192 << 10;
 
 /// What the tasks of one round share.
 #[derive(Clone)]
@@ -83,7 +85,7 @@ pub(super) async fn write_v3(shared: Shared, name: String, mut rng: Rng) -> Resu
         Err(error) => return shared.excuse(error),
     };
     for count in 0_u64.. {
-        let value = format!("{name}-{:x}-{count}", rng.u32(..));
+        let value = value(&name, count, &mut rng);
         let key = |at: usize| format!("/kill/{name}/{at}");
         let put = |at: usize| Change {
             key: key(at),
@@ -115,6 +117,17 @@ pub(super) async fn write_v3(shared: Shared, name: String, mut rng: Rng) -> Resu
         }
     }
     Ok(())
+}
+
+/// A value that no other write has. Some are long, so that a test of seconds fills segments and
+/// brings checkpoints.
+fn value(name: &str, count: u64, rng: &mut Rng) -> String {
+    let padding = if rng.u8(..4) == 0 {
+        rng.usize(..LONGEST)
+    } else {
+        0
+    };
+    format!("{name}-{:x}-{count}{}", rng.u32(..), "x".repeat(padding))
 }
 
 /// Tells a server that is gone from one that refuses.
@@ -224,7 +237,7 @@ pub(super) async fn write_v2(shared: Shared, name: String, mut rng: Rng) -> Resu
         Err(error) => return shared.excuse(error),
     };
     for count in 0_u64.. {
-        let value = format!("{name}-{:x}-{count}", rng.u32(..));
+        let value = value(&name, count, &mut rng);
         let (write, method, form, flags) = v2_request(&shared, &name, value, &mut rng);
         let key = &write.v2[0].key;
         let before = shared.ledger().highest();
