@@ -241,6 +241,15 @@ impl<V: Versioned> Chain<V> {
             .chain(core::iter::once(&self.newest))
     }
 
+    /// The versions behind `after` and up to `last`, oldest first.
+    pub(crate) fn between(&self, after: Revision, last: Revision) -> impl Iterator<Item = &V> {
+        let older = self.older().map_or(&[][..], Vec::as_slice);
+        let start = older.partition_point(|version| version.revision() <= after);
+        let newest = core::iter::once(&self.newest).filter(move |v| v.revision() > after);
+        let rest = older[start..].iter().chain(newest);
+        rest.take_while(move |version| version.revision() <= last)
+    }
+
     /// Removes what no read at `compacted` or later can see; `dropped` is told each.
     ///
     /// Returns whether nothing is left. A tombstone exactly at `compacted` stays, for a watch

@@ -37,9 +37,9 @@ pub struct Cursor {
 #[derive(Debug)]
 enum Stage {
     Head,
-    /// Behind this key.
-    Files(Option<Key>),
-    Dirs(Option<Key>),
+    /// Behind this version of this key.
+    Files(Option<(Key, Revision)>),
+    Dirs(Option<(Key, Revision)>),
     Done,
 }
 
@@ -59,8 +59,10 @@ impl Store {
         }
     }
 
-    /// Hands out the next rows, those of at most `max_keys` keys. Returns whether more are left.
-    pub fn walk(&self, cursor: &mut Cursor, max_keys: usize, out: &mut dyn FnMut(&[u8])) -> bool {
+    /// Hands out the next rows: at most `max` versions (not 0), and no more keys than that.
+    /// Returns whether more are left.
+    pub fn walk(&self, cursor: &mut Cursor, max: usize, out: &mut dyn FnMut(&[u8])) -> bool {
+        assert!(max > 0, "a step leads on");
         let revision = cursor.revision;
         cursor.stage = match core::mem::replace(&mut cursor.stage, Stage::Done) {
             Stage::Head => {
@@ -72,8 +74,8 @@ impl Store {
                 let row = |key: &Key, versions: &[&FileVersion], out: &mut dyn FnMut(&[u8])| {
                     out(&file_row(key, versions, &at));
                 };
-                match walk_map(&self.files, after, revision, max_keys, out, row) {
-                    Some(key) => Stage::Files(Some(key)),
+                match walk_map(&self.files, after, revision, max, out, row) {
+                    Some(last) => Stage::Files(Some(last)),
                     None => Stage::Dirs(None),
                 }
             }
@@ -82,8 +84,8 @@ impl Store {
                 let row = |key: &Key, versions: &[&DirVersion], out: &mut dyn FnMut(&[u8])| {
                     out(&dir_row(key, versions, &at));
                 };
-                match walk_map(&self.dirs, after, revision, max_keys, out, row) {
-                    Some(key) => Stage::Dirs(Some(key)),
+                match walk_map(&self.dirs, after, revision, max, out, row) {
+                    Some(last) => Stage::Dirs(Some(last)),
                     None => Stage::Done,
                 }
             }
@@ -102,31 +104,38 @@ impl Store {
     }
 }
 
-/// Rows of up to `max_keys` keys behind `after`; the last key when there may be more.
+/// Rows of up to `max` versions behind `after`; the last one when there may be more. A key whose
+/// versions are many takes several rows.
 fn walk_map<V: Versioned>(
     map: &BTreeMap<Key, Chain<V>>,
-    after: Option<Key>,
+    after: Option<(Key, Revision)>,
     revision: Revision,
-    max_keys: usize,
+    max: usize,
     out: &mut dyn FnMut(&[u8]),
     row: impl Fn(&Key, &[&V], &mut dyn FnMut(&[u8])),
-) -> Option<Key> {
-    let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut last = None;
-    for (key, chain) in map
-        .range::<[u8], _>((start, Bound::Unbounded))
-        .take(max_keys)
-    {
-        let versions: Vec<&V> = chain
-            .iter()
-            .take_while(|v| v.revision() <= revision)
-            .collect();
+) -> Option<(Key, Revision)> {
+    let (start, mut behind) = match &after {
+        None => (Bound::Unbounded, Revision::ZERO),
+        Some((key, behind)) => (Bound::Included(&key[..]), *behind),
+    };
+    let mut left = max;
+    for (key, chain) in map.range::<[u8], _>((start, Bound::Unbounded)) {
+        let goes_on = behind > Revision::ZERO;
+        let versions: Vec<&V> = chain.between(behind, revision).take(left).collect();
+        behind = Revision::ZERO;
         if !versions.is_empty() {
             row(key, &versions, out);
+        } else if goes_on {
+            continue;
         }
-        last = Some(key);
+        // A key without versions counts too: it takes time.
+        left -= versions.len().max(1);
+        if left == 0 {
+            let last = versions.last().map_or(revision, |last| last.revision());
+            return Some((key.clone(), last));
+        }
     }
-    last.cloned()
+    None
 }
 
 impl Cursor {
@@ -264,16 +273,14 @@ fn decode_deadline(read: &mut Read) -> Result<Deadline, DecodeError> {
 
 /// Builds a store from the rows of a walk.
 ///
-/// What it accepts is a valid state: the head comes first, then leases and members, then keys and
-/// directories, each in order and once.
+/// What it accepts is a valid state: the head comes first, keys and directories in their order,
+/// the versions of each in theirs.
 #[derive(Debug, Default)]
 pub struct Loader {
     store: Store,
     has_head: bool,
     files: Vec<(Key, Chain<FileVersion>)>,
     dirs: Vec<(Key, Chain<DirVersion>)>,
-    /// The last row of a key or path: files stand before directories.
-    last: Option<(u8, Key)>,
     history: Vec<Change>,
 }
 
@@ -288,6 +295,7 @@ impl Loader {
         if (kind == HEAD) == self.has_head {
             return Err(DecodeError::Bad("place of the head"));
         }
+        let (store, history) = (&self.store, &mut self.history);
         match kind {
             HEAD => self.head(&mut read)?,
             LEASE => self.lease(&mut read)?,
@@ -295,8 +303,22 @@ impl Loader {
                 let member = Member::decode(&mut read)?;
                 self.store.members.insert(member.id, member);
             }
-            FILE => self.file(&mut read)?,
-            DIR => self.dir(&mut read)?,
+            FILE => versions(
+                store,
+                &mut self.files,
+                history,
+                &mut read,
+                Class::File,
+                decode_file,
+            )?,
+            DIR => versions(
+                store,
+                &mut self.dirs,
+                history,
+                &mut read,
+                Class::Dir,
+                decode_dir,
+            )?,
             _ => return Err(DecodeError::Bad("row")),
         }
         read.finish()
@@ -305,24 +327,42 @@ impl Loader {
     /// The store, once every row was taken.
     ///
     /// # Errors
-    /// [`DecodeError`] when the head is missing.
-    pub fn finish(self) -> Result<Store, DecodeError> {
-        let Self {
-            mut store,
-            has_head,
-            files,
-            dirs,
-            last: _,
-            mut history,
-        } = self;
-        if !has_head {
+    /// [`DecodeError`] when the head or a lease is missing.
+    pub fn finish(mut self) -> Result<Store, DecodeError> {
+        if !self.has_head {
             return Err(DecodeError::Bad("checkpoint without a head"));
         }
+        let mut history = self.history;
         history.sort_unstable_by_key(|change| (change.revision, change.sub));
+        let store = &mut self.store;
         store.history = history.into();
-        store.files = files.into_iter().collect();
-        store.dirs = dirs.into_iter().collect();
-        Ok(store)
+        // What was not purged when the walk began is dropped now.
+        let oldest = store.oldest();
+        self.files
+            .retain_mut(|(_, chain)| !chain.compact(oldest, |_| {}));
+        self.dirs
+            .retain_mut(|(_, chain)| !chain.compact(oldest, |_| {}));
+        for (key, chain) in &self.files {
+            for version in chain.iter() {
+                store.count(key, version);
+            }
+            let Some(live) = chain.live() else { continue };
+            if let Limit::Lease(id) = live.limit
+                && !store.leases.contains_key(&id)
+            {
+                return Err(DecodeError::Bad("lease of a key"));
+            }
+            store.limit(key, &live.limit);
+        }
+        for (path, chain) in &self.dirs {
+            if let Some(deadline) = chain.live().and_then(|dir| dir.deadline.as_ref()) {
+                let due = (deadline.at, path.clone(), Class::Dir);
+                store.deadlines.insert(due);
+            }
+        }
+        store.files = self.files.into_iter().collect();
+        store.dirs = self.dirs.into_iter().collect();
+        Ok(self.store)
     }
 
     fn head(&mut self, read: &mut Read) -> Result<(), DecodeError> {
@@ -351,86 +391,51 @@ impl Loader {
             Some(_) => Err(DecodeError::Bad("lease given twice")),
         }
     }
+}
 
-    fn file(&mut self, read: &mut Read) -> Result<(), DecodeError> {
-        let key = self.key(FILE, read)?;
-        let mut chain = self.chain(&key, Class::File, read, decode_file)?;
-        if chain.compact(self.store.oldest(), |_| {}) {
-            return Ok(());
-        }
-        for version in chain.iter() {
-            self.store.count(&key, version);
-        }
-        if let Some(live) = chain.live() {
-            if let Limit::Lease(id) = live.limit
-                && !self.store.leases.contains_key(&id)
-            {
-                return Err(DecodeError::Bad("lease of a key"));
-            }
-            self.store.limit(&key, &live.limit);
-        }
-        self.files.push((key, chain));
-        Ok(())
+/// Reads a key's row of versions: behind all keys so far, or more of the last one's.
+fn versions<V: Versioned>(
+    head: &Store,
+    chains: &mut Vec<(Key, Chain<V>)>,
+    history: &mut Vec<Change>,
+    read: &mut Read,
+    class: Class,
+    decode: fn(&mut Read) -> Result<(V, UnixMs), DecodeError>,
+) -> Result<(), DecodeError> {
+    let key = Key::from(&read.bytes()?[..]);
+    let last = chains.last().map(|(last, _)| last);
+    let (mut more, key) = match last {
+        Some(last) if *last > key => return Err(DecodeError::Bad("order of keys")),
+        Some(last) if *last == key => (true, last.clone()),
+        Some(_) | None => (false, key),
+    };
+    let count = read.count()?;
+    if count == 0 {
+        return Err(DecodeError::Bad("key without versions"));
     }
-
-    fn dir(&mut self, read: &mut Read) -> Result<(), DecodeError> {
-        let path = self.key(DIR, read)?;
-        let mut chain = self.chain(&path, Class::Dir, read, decode_dir)?;
-        if chain.compact(self.store.oldest(), |_| {}) {
-            return Ok(());
+    for _ in 0..count {
+        let (version, wall) = decode(read)?;
+        let (revision, sub) = (version.revision(), version.sub());
+        if revision > head.revision {
+            return Err(DecodeError::Bad("revision of a version"));
         }
-        if let Some(deadline) = chain.live().and_then(|dir| dir.deadline.as_ref()) {
-            self.store
-                .deadlines
-                .insert((deadline.at, path.clone(), Class::Dir));
+        if revision >= head.oldest() {
+            history.push(Change {
+                revision,
+                sub,
+                class,
+                key: key.clone(),
+                wall,
+            });
         }
-        self.dirs.push((path, chain));
-        Ok(())
+        match chains.last_mut().filter(|_| more) {
+            None => chains.push((key.clone(), Chain::new(version))),
+            Some((_, chain)) if chain.newest().revision() < revision => chain.push(version),
+            Some(_) => return Err(DecodeError::Bad("order of versions")),
+        }
+        more = true;
     }
-
-    /// The key or path of a row, which stands behind all before it.
-    fn key(&mut self, kind: u8, read: &mut Read) -> Result<Key, DecodeError> {
-        let key = Key::from(&read.bytes()?[..]);
-        let this = Some((kind, key.clone()));
-        if self.last >= this {
-            return Err(DecodeError::Bad("order of keys"));
-        }
-        self.last = this;
-        Ok(key)
-    }
-
-    fn chain<V: Versioned>(
-        &mut self,
-        key: &Key,
-        class: Class,
-        read: &mut Read,
-        decode: fn(&mut Read) -> Result<(V, UnixMs), DecodeError>,
-    ) -> Result<Chain<V>, DecodeError> {
-        let count = read.count()?;
-        let mut chain: Option<Chain<V>> = None;
-        for _ in 0..count {
-            let (version, wall) = decode(read)?;
-            let (revision, sub) = (version.revision(), version.sub());
-            if revision > self.store.revision {
-                return Err(DecodeError::Bad("revision of a version"));
-            }
-            if revision >= self.store.oldest() {
-                self.history.push(Change {
-                    revision,
-                    sub,
-                    class,
-                    key: key.clone(),
-                    wall,
-                });
-            }
-            match &mut chain {
-                Some(chain) if chain.newest().revision() < revision => chain.push(version),
-                Some(_) => return Err(DecodeError::Bad("order of versions")),
-                None => chain = Some(Chain::new(version)),
-            }
-        }
-        chain.ok_or(DecodeError::Bad("key without versions"))
-    }
+    Ok(())
 }
 
 fn decode_file(read: &mut Read) -> Result<(FileVersion, UnixMs), DecodeError> {

@@ -100,7 +100,12 @@ impl Session {
                 Ok(format!("walk: {} rows, {more}\n", rows.len() - before))
             }
             Command::Load => {
-                let (_, rows) = self.walk.take().ok_or("no walk has begun\n")?;
+                let (mut cursor, rows) = self.walk.take().ok_or("no walk has begun\n")?;
+                let mut missing = 0;
+                let more = world.store.walk(&mut cursor, 1, &mut |_| missing += 1);
+                if more || missing > 0 {
+                    return Err("the walk is not done\n".to_owned());
+                }
                 world.store = load(&rows).map_err(|why| format!("{why}\n"))?;
                 Ok(format!("load: revision {}\n", world.store.revision()))
             }
