@@ -27,6 +27,7 @@ pub mod codec;
 pub mod command;
 mod history;
 mod lease;
+mod load;
 mod range;
 mod read;
 mod refusal;
@@ -43,13 +44,14 @@ pub use chain::{Action, Deadline, DirVersion, FileVersion, Limit, Mark};
 pub use command::{Body, Command};
 pub use history::{Change, Class};
 pub use lease::Lease;
+pub use load::Loader;
 pub use range::{KeyEnd, KeyRange};
 pub use read::{RangeAnswer, ReadError, Row};
 pub use refusal::Refusal;
 pub use revision::{ClusterTime, Revision, UnixMs};
 pub use store::{KeyValue, Store};
 pub use value::{Place, Value, ValueAt, ValueError, Values};
-pub use walk::{Cursor, Loader};
+pub use walk::Cursor;
 
 /// A key, shared between the map, the history and its lease.
 pub type Key = alloc::sync::Arc<[u8]>;
