@@ -235,3 +235,45 @@ fn summarise(reports: &[Report]) -> ExitCode {
         ExitCode::FAILURE
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::process::CommandExt;
+    use std::process::{Child, Command};
+
+    use super::{last_line, watch_over};
+    use crate::outcome::Outcome;
+    use crate::suites::suite;
+
+    fn child(script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).process_group(0);
+        command.spawn().unwrap()
+    }
+
+    /// Runs a script as a suite with a budget in seconds.
+    fn exit(budget_s: u64, script: &str) -> Option<i32> {
+        let log = std::env::temp_dir().join(format!("xtask-runner-{}", std::process::id()));
+        File::create(&log).unwrap();
+        let suite = suite("a", budget_s, "b", |_| Ok(Outcome::Passed(String::new())));
+        watch_over(&suite, child(script), &log).unwrap()
+    }
+
+    #[test]
+    fn a_suite_far_over_its_budget_is_killed() {
+        assert_eq!(exit(0, "sleep 1000 & sleep 1000"), None);
+    }
+
+    #[test]
+    fn an_exit_is_passed_on_and_a_signal_is_a_failure() {
+        assert_eq!(exit(100, "exit 77"), Some(77));
+        assert_eq!(exit(100, "kill -9 $$"), None);
+    }
+
+    #[test]
+    fn the_last_line_that_says_something_is_the_note() {
+        assert_eq!(last_line("a\n  12 tests\n\n"), "12 tests");
+        assert_eq!(last_line(""), "");
+    }
+}

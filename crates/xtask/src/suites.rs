@@ -23,7 +23,7 @@ pub(crate) struct Suite {
     work: fn(&Path) -> Result<Outcome>,
 }
 
-const fn suite(
+pub(crate) const fn suite(
     name: &'static str,
     budget_s: u64,
     about: &'static str,
