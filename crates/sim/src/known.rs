@@ -4,13 +4,13 @@
 //! Lives on when the member dies, and is copied for each of the ways in which a disk may survive.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_log::EntryAt;
 use quorate_replica::{Committed, Machine};
-use quorate_store::command::{Draft, Range, RequestId};
+use quorate_store::command::{Body, Draft, Range, RequestId};
 use quorate_store::tree::View;
 use quorate_store::{
     ClusterTime, Command, KeyRange, ReadError, Refusal, Revision, Store, ValueAt, ValueError,
@@ -34,8 +34,6 @@ pub(crate) struct Known {
     asked: BTreeMap<RequestId, Asked>,
     /// The highest stamp in the log.
     pub(crate) time: ClusterTime,
-    /// The last index that the member found when it started.
-    found: u64,
     watchers: Vec<Watcher>,
     tree_watchers: Vec<TreeWatcher>,
 }
@@ -67,7 +65,6 @@ impl Default for Known {
                 .into(),
             model,
             ledger: Vec::new(),
-            found: 0,
             asked: BTreeMap::new(),
             time: ClusterTime(0),
         }
@@ -111,7 +108,6 @@ impl Known {
         let moment = Moment {
             asked: self.take_asked(&command, now_ms),
             now: now_ms,
-            before_start: entry.index <= self.found,
         };
         let done = self.model.apply(&command, moment);
         let revision = self.model.revision;
@@ -154,11 +150,19 @@ impl Known {
                 self.committed(&committed, now_ms);
             }
         }
-        self.found = last;
-        // A restart gives leases their full time again.
-        for lease in self.model.leases.values_mut() {
-            lease.ran_since = lease.since;
-            lease.since = now_ms;
+        // A restart gives leases their full time again, but for those whose end is logged already.
+        let tail = found.entries.iter().filter(|(entry, _)| entry.index > self.last_index());
+        let commands = tail.filter_map(|(entry, _)| Command::decode(&entry.data).ok());
+        let ending: BTreeSet<i64> = commands
+            .filter_map(|command| match command.body {
+                Body::LeaseRevoke { id } => Some(id),
+                _ => None,
+            })
+            .collect();
+        for (id, lease) in &mut self.model.leases {
+            if !ending.contains(id) {
+                lease.since = now_ms;
+            }
         }
     }
 

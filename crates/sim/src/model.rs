@@ -52,8 +52,6 @@ pub(crate) struct Lease {
     pub(crate) ttl_s: i64,
     /// True time, in milliseconds, from which its time runs.
     pub(crate) since: u64,
-    /// The same as it was before the last restart.
-    pub(crate) ran_since: u64,
 }
 
 /// What v2 is told.
@@ -72,8 +70,6 @@ pub(crate) struct Moment {
     pub(crate) asked: u64,
     /// Now, that it is applied.
     pub(crate) now: u64,
-    /// It was in the log already when the member started.
-    pub(crate) before_start: bool,
 }
 
 /// All that ever happened.
@@ -221,11 +217,9 @@ impl Apply<'_> {
                 if self.model.leases.contains_key(id) {
                     return Err(Refused);
                 }
-                let since = self.moment.now;
                 let lease = Lease {
                     ttl_s: *ttl_s,
-                    since,
-                    ran_since: since,
+                    since: self.moment.now,
                 };
                 self.model.leases.insert(*id, lease);
             }
@@ -358,12 +352,7 @@ impl Apply<'_> {
         let lease = self.model.leases.remove(&id).ok_or(Refused)?;
         // What the leader proposes by itself has no counter.
         if self.command.id.counter == 0 {
-            let since = if self.moment.before_start {
-                lease.ran_since
-            } else {
-                lease.since
-            };
-            let ends = since + u64::try_from(lease.ttl_s).expect("positive") * 1000;
+            let ends = lease.since + u64::try_from(lease.ttl_s).expect("positive") * 1000;
             let now = self.moment.now;
             assert!(now >= ends, "P5: lease {id} ended {} ms early", ends - now);
         }
