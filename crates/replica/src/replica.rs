@@ -205,6 +205,12 @@ impl Replica {
         self.core.knows_commit()
     }
 
+    /// Whether a linearizable read needs no round: nobody else can lead, so everything that was
+    /// ever answered was applied here first (R1).
+    pub fn reads_at_once(&self) -> bool {
+        self.core.knows_commit() && self.core.is_lone_voter()
+    }
+
     /// Gives a lease its full time again: its length in seconds, `None` when it is gone or going.
     /// Only the leader may be asked.
     pub fn renew(&mut self, now: Now, lease: i64) -> Option<i64> {
