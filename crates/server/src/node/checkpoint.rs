@@ -47,12 +47,18 @@ struct Begun {
 }
 
 impl Checkpoints {
-    /// `newest` is the checkpoint that the member started from.
-    pub(super) fn new(disk: FsDisk, directory: DirectoryId, newest: Option<Position>) -> Self {
+    /// `newest` is the checkpoint that the member started from, `replayed` what the log held
+    /// behind it.
+    pub(super) fn new<'a>(
+        disk: FsDisk,
+        directory: DirectoryId,
+        newest: Option<Position>,
+        replayed: impl Iterator<Item = &'a Entry>,
+    ) -> Self {
         Self {
             disk,
             directory,
-            grown: 0,
+            grown: replayed.map(log_bytes).sum(),
             threshold: LEAST_GROWTH,
             kept: newest.into_iter().collect(),
             running: None,
@@ -63,10 +69,7 @@ impl Checkpoints {
 
     /// Notes what goes to the log.
     pub(super) fn grew(&mut self, entries: &[Entry]) {
-        self.grown += entries
-            .iter()
-            .map(|entry| entry.data.len() as u64 + 32)
-            .sum::<u64>();
+        self.grown += entries.iter().map(log_bytes).sum::<u64>();
     }
 
     /// Whether one is being written: nothing may be purged meanwhile.
@@ -188,4 +191,9 @@ fn write(
     let bytes = writer.written_bytes();
     writer.finish()?;
     Ok(Taken { position, bytes })
+}
+
+/// About what an entry takes in the log, its record's head included.
+fn log_bytes(entry: &Entry) -> u64 {
+    entry.data.len() as u64 + 32
 }

@@ -88,8 +88,8 @@ impl Running {
                 file = torn.file,
                 offset = torn.offset,
                 last_index = torn.last_index,
-                "dropped the log's last batch: it was being written when the member stopped, \
-                 and was never answered"
+                "dropped the log's last batch, which does not verify: if the member was stopped \
+                 while it wrote, nobody was answered; if it was not, the disk has lost a write"
             );
         }
         tracing::info!(
@@ -103,20 +103,16 @@ impl Running {
             "opened the data directory"
         );
 
+        let replayed = opened.recovered.entries.iter().map(|(entry, _)| entry);
+        let checkpoints = Checkpoints::new(disk, directory, opened.position.take(), replayed);
         let replica = Self::replica(&config, &identity, &mut opened)?;
-        let Opened {
-            journal,
-            machine,
-            position,
-            ..
-        } = opened;
+        let Opened { journal, machine, .. } = opened;
         let shared = Self::share(config, &identity, machine, replica, &segments);
         let reports = shared.clone();
         let thread = DiskThread::start(journal, segments, move |done| {
             reports.inbox().done.push(done);
             reports.wake.notify_one();
         });
-        let checkpoints = Checkpoints::new(disk, identity.directory, position);
         let driver = Driver::new(shared.clone(), thread, checkpoints);
         let (stop, stopping) = oneshot::channel();
         // The election of a lone voter is over, its first effects wait.
