@@ -3,7 +3,7 @@
 //! C1. Revisions rise strictly along a chain: one class and key has one version a revision.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
 
 use crate::{ClusterTime, Revision, UnixMs, Value};
 
@@ -177,9 +177,10 @@ impl Versioned for DirVersion {
 #[derive(Clone, Debug)]
 pub(crate) struct Chain<V> {
     newest: V,
-    /// Ascending. Boxed so that a key of one version, the usual case, pays one word.
+    /// Ascending; shortened at the front. Boxed so that a key of one version, the usual case, pays
+    /// one word.
     #[allow(clippy::box_collection)]
-    older: Option<Box<Vec<V>>>,
+    older: Option<Box<VecDeque<V>>>,
 }
 
 impl<V: Versioned> Chain<V> {
@@ -199,7 +200,7 @@ impl<V: Versioned> Chain<V> {
             "versions of a key rise"
         );
         let previous = core::mem::replace(&mut self.newest, version);
-        self.older.get_or_insert_default().push(previous);
+        self.older.get_or_insert_default().push_back(previous);
     }
 
     /// The newest version, a tombstone included.
@@ -219,7 +220,7 @@ impl<V: Versioned> Chain<V> {
         }
         let older = self.older()?;
         let count = older.partition_point(|version| version.revision() <= revision);
-        older[..count].last()
+        older.get(count.checked_sub(1)?)
     }
 
     /// What stood at `revision`, alive.
@@ -243,10 +244,12 @@ impl<V: Versioned> Chain<V> {
 
     /// The versions behind `after` and up to `last`, oldest first.
     pub(crate) fn between(&self, after: Revision, last: Revision) -> impl Iterator<Item = &V> {
-        let older = self.older().map_or(&[][..], Vec::as_slice);
-        let start = older.partition_point(|version| version.revision() <= after);
+        let older = self.older().map(|older| {
+            let start = older.partition_point(|version| version.revision() <= after);
+            older.range(start..)
+        });
         let newest = core::iter::once(&self.newest).filter(move |v| v.revision() > after);
-        let rest = older[start..].iter().chain(newest);
+        let rest = older.into_iter().flatten().chain(newest);
         rest.take_while(move |version| version.revision() <= last)
     }
 
@@ -282,7 +285,7 @@ impl<V: Versioned> Chain<V> {
         gone
     }
 
-    fn older(&self) -> Option<&Vec<V>> {
+    fn older(&self) -> Option<&VecDeque<V>> {
         self.older.as_deref()
     }
 }

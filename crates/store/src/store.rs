@@ -337,7 +337,10 @@ impl Store {
                 self.purge_at(oldest);
                 return false;
             };
-            self.compact_chain(change.class, &change.key, oldest);
+            // What stood before this change goes; the change's own version goes with the next one
+            // of its key. So a key with very many versions is cleared up step by step.
+            let below = change.revision.next();
+            self.compact_chain(change.class, &change.key, below);
         }
         true
     }
