@@ -13,13 +13,13 @@ use quorate_replica::{Committed, Machine};
 use quorate_store::command::{Body, Draft, Range, RequestId};
 use quorate_store::tree::View;
 use quorate_store::{
-    ClusterTime, Command, KeyRange, ReadError, Refusal, Revision, Store, ValueAt, ValueError,
-    Values,
+    ClusterTime, Command, KeyRange, KeyValue, Outcome, ReadError, Refusal, Reply, Revision, Store,
+    ValueAt, ValueError, Values,
 };
 
 use crate::chance::Chance;
 use crate::member::{Found, SimMember};
-use crate::model::{Dir, File, Lease, Model, Moment, is_below};
+use crate::model::{Answer, Dir, File, Lease, Model, Moment, is_below};
 use crate::watchers::{TreeWatcher, Watcher};
 use crate::workload::{DIRS, PAIR};
 
@@ -47,10 +47,64 @@ struct Asked {
 }
 
 /// What the model says to a command.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Verdict {
-    pub(crate) done: bool,
-    pub(crate) revision: u64,
+    body: Body,
+    /// None for what is refused.
+    answer: Option<Answer>,
+    revision: u64,
+}
+
+impl Verdict {
+    /// Checks what a client is answered.
+    pub(crate) fn check(&self, outcome: &Outcome) {
+        let body = &self.body;
+        let found = (outcome.result.is_ok(), outcome.revision.get());
+        let expected = (self.answer.is_some(), self.revision);
+        assert_eq!(found, expected, "{body:?}: {:?}", outcome.result);
+        let (Some(answer), Ok(reply)) = (&self.answer, &outcome.result) else {
+            return;
+        };
+        match (body, reply) {
+            (Body::Put(put), Reply::Put { prev }) => {
+                let wanted = answer.prev.iter().filter(|_| put.prev_kv);
+                check_prev(prev.iter(), wanted, body);
+            }
+            (Body::DeleteRange(delete), Reply::Deleted { count, prev }) => {
+                assert_eq!(*count, answer.prev.len() as u64, "{body:?}");
+                let wanted = answer.prev.iter().filter(|_| delete.prev_kv);
+                check_prev(prev.iter(), wanted, body);
+            }
+            (Body::Txn(_), Reply::Txn(txn)) => {
+                assert_eq!(txn.succeeded, answer.succeeded, "{body:?}");
+            }
+            (Body::Tree(_), Reply::Tree(event)) => {
+                let found = Some((event.action, event.node.path.to_vec()));
+                assert_eq!(found, answer.event, "{body:?}");
+                assert_eq!(event.revision.get(), self.revision, "{body:?}");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn check_prev<'a>(
+    found: impl Iterator<Item = &'a KeyValue>,
+    wanted: impl Iterator<Item = &'a (Vec<u8>, File)>,
+    body: &Body,
+) {
+    let found = found.map(|kv| {
+        let lives = (kv.create.get(), kv.modified.get(), kv.version);
+        (&kv.key[..], &kv.value, lives, kv.lease)
+    });
+    let wanted = wanted.map(|(key, file)| {
+        let lives = (file.create, file.modified, file.version);
+        (&key[..], &file.value, lives, file.lease)
+    });
+    assert!(
+        found.eq(wanted),
+        "P3: {body:?} is told something else was there"
+    );
 }
 
 impl Default for Known {
@@ -109,9 +163,12 @@ impl Known {
             asked: self.take_asked(&command, now_ms),
             now: now_ms,
         };
-        let done = self.model.apply(&command, moment);
-        let revision = self.model.revision;
-        Some(Verdict { done, revision })
+        let answer = self.model.apply(&command, moment);
+        Some(Verdict {
+            body: command.body,
+            answer,
+            revision: self.model.revision,
+        })
     }
 
     /// A request is in the log once, as it was asked. Returns when it was.
@@ -151,7 +208,10 @@ impl Known {
             }
         }
         // A restart gives leases their full time again, but for those whose end is logged already.
-        let tail = found.entries.iter().filter(|(entry, _)| entry.index > self.last_index());
+        let tail = found
+            .entries
+            .iter()
+            .filter(|(entry, _)| entry.index > self.last_index());
         let commands = tail.filter_map(|(entry, _)| Command::decode(&entry.data).ok());
         let ending: BTreeSet<i64> = commands
             .filter_map(|command| match command.body {

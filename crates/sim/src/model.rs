@@ -63,6 +63,17 @@ pub(crate) struct TreeEvent {
     pub(crate) value: Option<Bytes>,
 }
 
+/// What a client is answered, as far as it does not show in the state.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Answer {
+    /// The files that were there before and are replaced or gone, in order.
+    pub(crate) prev: Vec<(Name, File)>,
+    /// The comparisons of a txn held.
+    pub(crate) succeeded: bool,
+    /// What v2 is told, be it by a refresh that watchers are not told.
+    pub(crate) event: Option<(Action, Name)>,
+}
+
 /// True times that belong to a command, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
@@ -106,23 +117,25 @@ impl Default for Model {
 struct Refused;
 
 impl Model {
-    /// Applies a command; whether it was done, not refused.
-    pub(crate) fn apply(&mut self, command: &Command, moment: Moment) -> bool {
+    /// Applies a command; its answer, unless it was refused.
+    pub(crate) fn apply(&mut self, command: &Command, moment: Moment) -> Option<Answer> {
         let before = (self.file_log.len(), self.dir_log.len());
         let mut apply = Apply {
             revision: self.revision + 1,
             command,
             moment,
+            answer: Answer::default(),
             model: self,
         };
         let done = apply.body(&command.body).is_ok();
+        let answer = apply.answer;
         if (self.file_log.len(), self.dir_log.len()) != before {
             assert!(done, "the model writes nothing when it refuses");
             let files = self.file_log[before.0..].iter().map(|change| change.0);
             let dirs = self.dir_log[before.1..].iter().map(|change| change.0);
             self.revision = files.chain(dirs).max().expect("something changed");
         }
-        done
+        done.then_some(answer)
     }
 
     /// The oldest revision that can be read.
@@ -195,6 +208,7 @@ struct Apply<'a> {
     command: &'a Command,
     moment: Moment,
     revision: u64,
+    answer: Answer,
 }
 
 impl Apply<'_> {
@@ -226,6 +240,8 @@ impl Apply<'_> {
             Body::LeaseRevoke { id } => self.revoke(*id)?,
             Body::Tree(request) => self.tree(request)?,
             Body::Expire => self.expire(),
+            // The workload raises none.
+            Body::Alarm { .. } => {}
             Body::Tick | Body::Publish(_) => {}
         }
         Ok(())
@@ -261,7 +277,11 @@ impl Apply<'_> {
 
     /// Writes a file; `new_life` even where one is alive.
     fn write(&mut self, key: &[u8], value: Bytes, lease: i64, due: Option<Due>, new_life: bool) {
-        let old = self.model.files.get(key).filter(|_| !new_life);
+        let old = self.model.files.get(key);
+        self.answer
+            .prev
+            .extend(old.map(|old| (key.to_vec(), old.clone())));
+        let old = old.filter(|_| !new_life);
         let file = File {
             value,
             create: old.map_or(self.revision, |old| old.create),
@@ -277,7 +297,8 @@ impl Apply<'_> {
     }
 
     fn remove(&mut self, key: &[u8]) {
-        self.model.files.remove(key);
+        let old = self.model.files.remove(key);
+        self.answer.prev.extend(old.map(|old| (key.to_vec(), old)));
         self.model
             .file_log
             .push((self.revision, key.to_vec(), None));
@@ -287,6 +308,7 @@ impl Apply<'_> {
         if path.first() != Some(&b'/') {
             return;
         }
+        self.answer.event = Some((action, path.to_vec()));
         let value = self.model.files.get(path).map(|file| file.value.clone());
         self.model.tree_log.push(TreeEvent {
             revision: self.revision,
@@ -310,6 +332,7 @@ impl Apply<'_> {
 
     fn txn(&mut self, txn: &Txn) -> Result<(), Refused> {
         let holds = txn.compare.iter().all(|compare| self.holds(compare));
+        self.answer.succeeded = holds;
         let branch = if holds { &txn.success } else { &txn.failure };
         for op in branch {
             if let Op::Put(put) = op {
@@ -519,7 +542,9 @@ impl Apply<'_> {
         };
         let due = self.due(write);
         self.write(path, value.clone(), 0, due, false);
-        if !write.refresh {
+        if write.refresh {
+            self.answer.event = Some((action, path.to_vec()));
+        } else {
             self.tell(action, path);
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_log::DiskErrorKind;
+use quorate_log::{Disk as _, DiskErrorKind};
 use quorate_replica::{Committed, Machine, Monotonic, Now, OpenError};
 use quorate_store::command::{Body, Draft, Member};
 use quorate_store::{ClusterTime, Command, Reply, UnixMs};
@@ -62,6 +62,8 @@ pub struct Seen {
     pub watched: u64,
     /// Starts from a checkpoint.
     pub from_checkpoint: u64,
+    /// Checkpoints that rotted.
+    pub rotten: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +76,8 @@ struct Clock {
     started_ms: u64,
     /// Cluster time then.
     cluster_at_start: ClusterTime,
+    /// When the member last came out of a pause.
+    awake_since_ms: u64,
     next_tick_ms: u64,
     last_turn_ms: u64,
     last_disk_ms: u64,
@@ -99,6 +103,7 @@ impl World {
             wall_jump_ms: 0,
             started_ms: 0,
             cluster_at_start: ClusterTime(0),
+            awake_since_ms: 0,
             next_tick_ms: 0,
             last_turn_ms: 0,
             last_disk_ms: 0,
@@ -213,6 +218,7 @@ impl World {
     /// Lets time pass while the member's process gets no time.
     pub fn pause(&mut self, ms: u64) {
         self.clock.now_ms += ms;
+        self.clock.awake_since_ms = self.clock.now_ms;
     }
 
     /// A turn of the driver, and nothing else.
@@ -274,6 +280,9 @@ impl World {
     pub fn kill(&mut self, crash: Crash) {
         self.member = None;
         self.disk = self.survivors(crash);
+        if self.chance.one_in(6) {
+            self.rot_newest_of_two_checkpoints();
+        }
         self.reads.clear();
         self.going.clear();
         let away = self.chance.below(5000);
@@ -351,6 +360,10 @@ impl World {
             }
             21 => self.check_reads(),
             22 => self.clock.wall_jump_ms = self.chance.below(100_000_000),
+            24 if self.chance.one_in(8) => {
+                let ms = self.chance.below(4000);
+                self.pause(ms);
+            }
             23 => {
                 let until = self.clock.now_ms + self.chance.below(2500);
                 while self.clock.now_ms < until {
@@ -449,14 +462,9 @@ impl World {
                         entry.place.offset,
                         describe(entry)
                     ));
-                    let expected = (verdict.done, verdict.revision);
-                    assert_eq!(
-                        found, expected,
-                        "entry {}: {:?}",
-                        entry.index, outcome.result
-                    );
+                    verdict.check(&outcome);
                     self.seen.applied += 1;
-                    self.seen.ended += u64::from(id.counter == 0 && verdict.done);
+                    self.seen.ended += u64::from(id.counter == 0 && found.0);
                 }
             }
             Happened::ReadHolds(id) => {
@@ -472,11 +480,11 @@ impl World {
         }
     }
 
-    /// P5: nothing that is due stays, under a leader that runs.
+    /// P5: nothing that is due stays, once the member has run for long enough.
     fn check_times(&self) {
         let now_ms = self.clock.now_ms;
         let up_ms = now_ms - self.clock.started_ms;
-        if up_ms < LATE_MS {
+        if up_ms.min(now_ms - self.clock.awake_since_ms) < LATE_MS {
             return;
         }
         for (id, lease) in &self.known.model.leases {
@@ -601,6 +609,22 @@ impl World {
             self.disk.effects()
         ));
         Ok(())
+    }
+
+    /// With two there, a member must be able to start from the older one.
+    fn rot_newest_of_two_checkpoints(&mut self) {
+        let mut names = self.disk.list().expect("a disk with power");
+        names.retain(|name| name.ends_with(".checkpoint"));
+        names.sort();
+        let [.., _, newest] = &names[..] else {
+            return;
+        };
+        let mut content = self.disk.content(newest).expect("it was listed");
+        let at = self.chance.below(content.len() as u64) as usize;
+        content[at] ^= 1 << self.chance.below(8);
+        self.disk.place(newest, content);
+        self.seen.rotten += 1;
+        self.trace.note(format_args!("{newest} rots at {at}"));
     }
 
     /// A fault of the disk, somewhere in the effects to come.
