@@ -4,16 +4,21 @@
 mod support;
 
 use std::alloc::System;
+use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use cap::Cap;
 use quorate_store::command::{
-    Blob, Body, Compare, DecodeError, Draft, Limits, Op, Operand, Put, Relation, RequestId, Txn,
+    Blob, Body, Compare, DecodeError, DeleteRange, Draft, Limits, Op, Operand, Put, Range,
+    Relation, RequestId, SortTarget, Txn,
 };
-use quorate_store::{ClusterTime, Command, KeyRange, Loader, Refusal, Store, UnixMs, tree};
+use quorate_store::{
+    ClusterTime, Command, KeyRange, Loader, ReadError, Refusal, Store, UnixMs, ValueAt, ValueError,
+    Values, tree,
+};
 use support::generate::Generator;
-use support::{Chance, World, load, rows};
+use support::{Chance, FakeLog, World, load, rows};
 
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
@@ -199,7 +204,7 @@ fn use_up(mut world: World) {
     ];
     bodies.extend(leases.into_iter().map(|id| Body::LeaseRevoke { id }));
     bodies.push(Body::Expire);
-    bodies.push(Body::DeleteRange(quorate_store::command::DeleteRange {
+    bodies.push(Body::DeleteRange(DeleteRange {
         range: all(),
         prev_kv: false,
     }));
@@ -255,6 +260,72 @@ fn nested(depth: usize) -> Body {
         };
     }
     Body::Txn(Box::new(txn))
+}
+
+/// A log whose values came back with a bit flipped, or too short.
+struct Rotten<'a> {
+    log: &'a FakeLog,
+    short: bool,
+}
+
+impl Values for Rotten<'_> {
+    fn read<'a>(&'a self, at: &ValueAt) -> Result<Cow<'a, [u8]>, ValueError> {
+        let mut bytes = self.log.read(at)?.into_owned();
+        if self.short {
+            bytes.pop();
+        } else {
+            bytes[7] ^= 0x10;
+        }
+        Ok(bytes.into())
+    }
+}
+
+#[test]
+fn rotten_values_are_never_an_answer() {
+    let _alone = alone();
+    let value = Bytes::from(vec![b'v'; 100]);
+    let mut large = put("k");
+    large.value = Blob::new(value.clone());
+    let mut world = World::default();
+    world.apply(&Body::Put(large));
+    let all = || KeyRange::from_parts(Bytes::new(), Bytes::from_static(b"\0"));
+    let mut sorted = Range::all(all());
+    sorted.sort.target = SortTarget::Value;
+    let needs_it = [
+        Body::Put(Put {
+            prev_kv: true,
+            ..put("k")
+        }),
+        Body::DeleteRange(DeleteRange {
+            range: all(),
+            prev_kv: true,
+        }),
+        Body::Txn(Box::new(Txn {
+            compare: vec![Compare {
+                range: all(),
+                relation: Relation::Equal,
+                operand: Operand::Value(value),
+            }],
+            ..Txn::default()
+        })),
+        Body::Txn(Box::new(Txn {
+            success: vec![Op::Range(Range::all(all()))],
+            ..Txn::default()
+        })),
+    ];
+    for body in &needs_it {
+        let (place, entry) = world.append(body);
+        for short in [false, true] {
+            let log = &world.log;
+            let rotten = Rotten { log, short };
+            let command = Command::decode(&entry).expect("a command");
+            let mut store = world.reloaded(1);
+            let refused = store.apply(command, place, &rotten);
+            assert!(matches!(refused, Err(ValueError::Rotten(_))), "{body:?}");
+            let refused = world.store.range(&sorted, &rotten).map(drop);
+            assert!(matches!(refused, Err(ReadError::Value(_))), "{refused:?}");
+        }
+    }
 }
 
 #[test]
