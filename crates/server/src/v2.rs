@@ -25,7 +25,8 @@ pub mod watch;
 use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
 
 use crate::config::Config;
 use crate::node::Node;
@@ -58,7 +59,10 @@ pub async fn handle(node: Node, mut request: Request<Body>) -> Response<Body> {
     } else {
         dispatch(&node, &path, &mut request).await
     };
-    discard_body(request).await;
+    // A client that waits to be asked for the body is not asked for what nobody wants.
+    if !request.headers().contains_key(header::EXPECT) {
+        discard(request.body_mut(), UNWANTED_BYTES).await;
+    }
     if let Some(origin) = origin.filter(|_| !(is_options && path == b"*")) {
         let headers = response.headers_mut();
         let fixed = HeaderValue::from_static;
@@ -106,13 +110,14 @@ fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
         .filter(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Reads away what is left of a body, so that the next request of the connection can be read.
-async fn discard_body(request: Request<Body>) {
-    let (head, body) = request.into_parts();
-    // A client that waits to be asked for the body is not asked for what nobody wants.
-    if !head.headers.contains_key(header::EXPECT) {
-        // What cannot be read away ends the connection, no more.
-        let _ = Limited::new(body, UNWANTED_BYTES).collect().await;
+/// Reads away what is left of a body up to about `limit` bytes, so that the next request of the
+/// connection can be read. What cannot be read away ends the connection, no more.
+async fn discard(body: &mut Body, limit: usize) {
+    let mut left = limit;
+    while left > 0
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }
 }
 

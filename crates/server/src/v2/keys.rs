@@ -17,7 +17,8 @@ use super::error::{Code, Error};
 use super::form::{Form, FormError, media_type};
 use super::listing::Listing;
 use super::params::Params;
-use super::{json_response, method_not_allowed, render, watch};
+use super::{discard, json_response, method_not_allowed, render, watch};
+use crate::metrics::WriteKind;
 use crate::node::{Node, Unavailable};
 
 const ETCD_INDEX: HeaderName = HeaderName::from_static("x-etcd-index");
@@ -26,22 +27,27 @@ const RAFT_TERM: HeaderName = HeaderName::from_static("x-raft-term");
 
 /// Escaped, a byte of a form is at most this many.
 const ESCAPED_BYTES: u64 = 3;
+/// How much of a body that is too large is read away: clients write all before they read why.
+const HOPELESS_BYTES: usize = 16 << 20;
 /// What a form may hold beside value and path.
 const FORM_SLACK_BYTES: u64 = 64 << 10;
 
 /// Answers a request for `key`, the decoded and clean path behind `/v2/keys`.
 pub(super) async fn handle(node: &Node, key: &[u8], request: &mut Request<Body>) -> Response<Body> {
     let method = request.method().clone();
+    let counts = &node.metrics().tree;
     if !matches!(
         method,
         Method::HEAD | Method::GET | Method::PUT | Method::POST | Method::DELETE
     ) {
         return method_not_allowed("HEAD,GET,PUT,POST,DELETE");
     }
-    match answer(node, key, method, request).await {
+    counts.received(method.as_str());
+    match answer(node, key, method.clone(), request).await {
         Ok(response) => response,
         Err(error) => {
             let (status, _) = error.code.status_and_message();
+            counts.failed(method.as_str(), status);
             let mut response = json_response(node, status, Body::from(error.body()));
             response
                 .headers_mut()
@@ -68,6 +74,7 @@ async fn answer(
         return get(node, &path, &params);
     }
     if method == Method::GET && params.wait {
+        node.metrics().tree.watched();
         return watch::begin(node, path, &params);
     }
     let Some(op) = operation(&method, &params) else {
@@ -97,11 +104,14 @@ async fn read_form(node: &Node, request: &mut Request<Body>) -> Result<Form, For
     wrong.and(in_query).map(|()| form)
 }
 
-async fn read_body(body: Body, limit: u64) -> Result<Bytes, FormError> {
-    let limited = Limited::new(body, usize::try_from(limit).unwrap_or(usize::MAX));
+async fn read_body(mut body: Body, limit: u64) -> Result<Bytes, FormError> {
+    let limited = Limited::new(&mut body, usize::try_from(limit).unwrap_or(usize::MAX));
     match limited.collect().await {
         Ok(all) => Ok(all.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(FormError::TooLarge),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(&mut body, HOPELESS_BYTES).await;
+            Err(FormError::TooLarge)
+        }
         Err(_) => Err(FormError::CutShort),
     }
 }
@@ -166,10 +176,12 @@ async fn write(
             FormError::TooLarge.to_string(),
         ));
     }
+    let kind = WriteKind::from(&request.op);
     let outcome = node
         .propose(Command::Tree(request))
         .await
         .map_err(|why| unavailable(&why))?;
+    node.metrics().tree.wrote(kind, outcome.result.is_ok());
     let event = written(outcome)?;
     let is_new =
         event.action == Action::Create || (event.action == Action::Set && event.previous.is_none());
@@ -227,6 +239,8 @@ fn get(node: &Node, path: &Path, params: &Params) -> Result<Response<Body>, Erro
         asked => Revision::new(asked),
     };
     let there = View::new(store, at).find(path);
+    let counts = &node.metrics().tree;
+    counts.read(params.recursive, there.is_ok());
     let there = there.map_err(|refusal| Error::of_store(&refusal, current.get()))?;
     let values = node.values();
     let broken = |why: &dyn std::fmt::Display| {
