@@ -2,9 +2,11 @@
 //!
 //! Source: spec/v3-api.md §2.13.
 
+use prost::DecodeError;
 use quorate_store::{Refusal, command};
 use tonic::{Code, Status};
 
+use super::status;
 use crate::config::Config;
 
 /// What gRPC may receive beyond `max-request-bytes`.
@@ -41,6 +43,17 @@ fn request_bytes(config: &Config) -> usize {
     usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX)
 }
 
+/// What is said of bytes that are no message.
+///
+/// Of all messages only txns nest so deep that decoding gives up, after some 50 levels; each takes
+/// up at least one operation.
+pub(super) fn undecodable(error: &DecodeError) -> Status {
+    if error.to_string().ends_with("recursion limit reached") {
+        return status::refused(&Refusal::TooManyOps);
+    }
+    Status::internal(format!("grpc: error unmarshalling request: {error}"))
+}
+
 /// What Go's gRPC says where tonic refuses a message for its length; `None` for other errors.
 pub(super) fn translate(error: &Status) -> Option<Status> {
     if error.code() != Code::OutOfRange {
@@ -59,4 +72,29 @@ pub(super) fn too_large(bytes: usize, limit: usize) -> Status {
     Status::resource_exhausted(format!(
         "grpc: received message larger than max ({bytes} vs. {limit})"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use quorate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op::Request};
+
+    #[test]
+    fn a_txn_nested_too_deep_has_too_many_operations() {
+        let nested = |inner| TxnRequest {
+            success: vec![RequestOp {
+                request: Some(Request::RequestTxn(inner)),
+            }],
+            ..TxnRequest::default()
+        };
+        let txn = (0..60).fold(TxnRequest::default(), |inner, _| nested(inner));
+        let error = TxnRequest::decode(&txn.encode_to_vec()[..]).expect_err("too deep");
+        let refused = undecodable(&error);
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(
+            refused.message(),
+            "etcdserver: too many operations in txn request"
+        );
+    }
 }
