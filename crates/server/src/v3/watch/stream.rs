@@ -28,6 +28,7 @@ use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::watcher::{Batch, Step, Watcher};
+use crate::metrics::Open;
 use crate::v3::{Api, limits, status};
 use crate::watch::{Inbox, News};
 
@@ -49,12 +50,14 @@ pub(in crate::v3) struct WatchStream {
     /// Where the search for a free id goes on.
     next_id: i64,
     ticker: Option<Pin<Box<Interval>>>,
+    _open: Open,
     news: Vec<News>,
 }
 
 impl WatchStream {
     pub(super) fn new(api: Api, requests: Streaming<WatchRequest>) -> Self {
         Self {
+            _open: api.node.metrics().open_watch_stream(),
             api,
             requests: Some(requests),
             inbox: Arc::default(),
@@ -298,17 +301,18 @@ impl WatchStream {
 
     fn send(&mut self, watch_id: i64, batch: Batch, fragment: bool) {
         let Batch { revision, events } = batch;
+        self.api.node.metrics().events_sent.add(events.len() as u64);
         let whole = WatchResponse {
+            header: Some(self.api.header(revision)),
             watch_id,
             events,
             ..Default::default()
         };
         let limit = limits::receive_bytes(self.api.node.config());
         if !fragment || whole.events.len() < 2 || whole.encoded_len() < limit {
-            return self.respond(revision, whole);
-        }
-        for piece in pieces(whole, limit) {
-            self.respond(revision, piece);
+            self.ready.push_back(whole);
+        } else {
+            self.ready.extend(pieces(whole, limit));
         }
     }
 
@@ -361,26 +365,33 @@ fn watched(key: Bytes, range_end: Bytes) -> KeyRange {
 /// Cuts a response into pieces under `limit` bytes, or of one event; all but the last say so.
 fn pieces(whole: WatchResponse, limit: usize) -> Vec<WatchResponse> {
     let WatchResponse {
-        watch_id, events, ..
+        header,
+        watch_id,
+        events,
+        ..
     } = whole;
+    let empty = WatchResponse {
+        header,
+        watch_id,
+        fragment: true,
+        ..Default::default()
+    };
     let mut pieces: Vec<WatchResponse> = Vec::new();
     let mut bytes = 0;
     for event in events {
-        let len = event.encoded_len() + EVENT_FRAME_BYTES;
+        let len = event.encoded_len();
+        let len = EVENT_TAG_BYTES + prost::length_delimiter_len(len) + len;
         match pieces.last_mut() {
             Some(piece) if bytes + len < limit => {
                 piece.events.push(event);
                 bytes += len;
             }
             _ => {
-                let events = vec![event];
+                bytes = empty.encoded_len() + len;
                 pieces.push(WatchResponse {
-                    watch_id,
-                    fragment: true,
-                    events,
-                    ..Default::default()
+                    events: vec![event],
+                    ..empty.clone()
                 });
-                bytes = RESPONSE_FRAME_BYTES + len;
             }
         }
     }
@@ -390,10 +401,8 @@ fn pieces(whole: WatchResponse, limit: usize) -> Vec<WatchResponse> {
     pieces
 }
 
-/// At most: the tag and length before an event.
-const EVENT_FRAME_BYTES: usize = 6;
-/// At most: a response without its events.
-const RESPONSE_FRAME_BYTES: usize = 64;
+/// What stands before an event and its length.
+const EVENT_TAG_BYTES: usize = 1;
 
 /// Ticks every `period` and up to a tenth more, so that streams do not all tick at once.
 fn ticker(period: Duration) -> Interval {

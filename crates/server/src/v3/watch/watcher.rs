@@ -18,7 +18,7 @@ const STEP_CHANGES: usize = 4_096;
 /// holds no more.
 const STEP_REVISIONS: usize = 1_000;
 /// A step stops once its events hold so many bytes of keys and values.
-const STEP_BYTES: usize = 1 << 20;
+const STEP_BYTES: usize = 128 << 10;
 
 /// A watcher of a stream.
 pub(super) struct Watcher {
