@@ -224,8 +224,10 @@ class Pair:
             names = {utf8(node["key"]) for node in listed} | {"/" + name for name in HIDDEN_TOPS}
             for name in sorted(names): server.ask("DELETE", "/v2/keys" + quoted(name) + "?recursive=true")
         indexes = [server.index() for server in self.both()]
+        if indexes[0] == indexes[1]: return
+        # Some more for both, so that no watch of the past looks at what one of them has alone.
         for server, index in zip(self.both(), indexes):
-            for _ in range(max(indexes) - index): server.ask("PUT", "/v2/keys/_level")
+            for _ in range(max(indexes) - index + 10): server.ask("PUT", "/v2/keys/_level")
 
     def resolve(self, text):
         """`{now-1}`: etcd's index less one; `{mod /a}`: the modified index of /a there."""

@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -29,8 +30,9 @@ use crate::config::{Config, ListenUrl};
 use crate::node::{Node, OpenError, Running};
 use crate::{output, peer, systemd, v2, v3};
 
-/// A client that has sent half a request header for this long is cut off.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A peer that is silent for this long is asked whether it is still there, and asked again: one that
+/// vanished without a word would keep its connection, and its watches, for ever.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long open requests may take when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
 /// What a client may send ahead on one stream and on one connection, in bytes.
@@ -146,6 +148,14 @@ async fn bind(urls: &[ListenUrl]) -> Result<Vec<TcpListener>, ServeError> {
     let mut listeners = Vec::new();
     for ListenUrl { url, address } in urls {
         let bound = TcpListener::bind(address).await;
+        // Accepted sockets inherit it.
+        let bound = bound.and_then(|listener| {
+            let keepalive = TcpKeepalive::new()
+                .with_time(KEEPALIVE)
+                .with_interval(KEEPALIVE);
+            SockRef::from(&listener).set_tcp_keepalive(&keepalive)?;
+            Ok(listener)
+        });
         let failed = |error| ServeError::Listen {
             url: url.to_string(),
             error,
@@ -204,7 +214,8 @@ async fn connection(
         // As etcd writes them: scripts look for `X-Etcd-Index` with grep.
         .title_case_headers(true)
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        // As in etcd: the timeout would also end connections that wait for their next request.
+        .header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
