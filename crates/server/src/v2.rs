@@ -122,12 +122,10 @@ async fn discard(body: &mut Body, limit: usize) {
 }
 
 fn is_host_allowed(config: &Config, request: &Request<Body>) -> bool {
-    let named = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let host = named.or_else(|| request.uri().authority().map(|name| name.as_str()));
-    let host = host.unwrap_or_default();
+    let header = || request.headers().get(header::HOST)?.to_str().ok();
+    // The URL's own host comes first, as RFC 9112 §3.2.2 wants it.
+    let in_url = request.uri().authority().map(|name| name.as_str());
+    let host = in_url.or_else(header).unwrap_or_default();
     let without_port = host
         .rsplit_once(':')
         .filter(|(_, port)| !port.ends_with(']'));
