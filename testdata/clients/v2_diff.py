@@ -319,6 +319,9 @@ BODY_TYPES = (
     "application/", "/x", "", " ", ";", "a b/c", "application/x-www-form-urlencoded; a=\"b", "application/x-www-form-urlencoded ;q=1",
     "application/x-www-form-urlencoded; charset=\"a\\\"b\"", "application/x-www-form-urlencoded; =b", "application/x-www-form-urlencoded; a*=utf-8''x",
     "application/x-www-form-urlencoded; a*0=x; a*1=y", "application/x-www-form-urlencoded;;", "application/x-www-form-urlencoded; a=b,c=d")
+EXTRA_HEADERS = (
+    ("Authorization", "Basic cm9vdDpwdw=="), ("Authorization", "x"), ("Accept", "text/html"), ("Accept-Encoding", "gzip"), ("Origin", "http://example.com"),
+    ("X-HTTP-Method-Override", "DELETE"), ("If-None-Match", "*"), ("Range", "bytes=0-3"), ("Cookie", "a=b"), ("Access-Control-Request-Method", "PUT"))
 PIECES = (
     "a", "b", "c", "_h", "", ".", "..", "...", "%2F", "%2f", "%2e%2e", "%2E", "%00", "a+b", "x%20y", "%25", "%zz", "%", "%4", "%ff",
     "%C3%A9", utf8("é"), "a;b", "a=b", "a&b", "a,b", "a:b", "@", "$", "~", "!", "'", "(", ")", "*", "%23", "%3F", "%22", "%3C", "%5C", "|",
@@ -390,6 +393,7 @@ class Maker:
         self.maybe(0.5, pairs, "recursive", "true")
         if r.random() < past:
             pairs.append(("waitIndex", r.choice(("{now}", "{now-1}", "{now-3}", "{now-6}", "{now+1}", "{now+3}", "0"))))
+        if r.random() < 0.05: pairs += [("quorum", "true"), ("sorted", "true")]
         # compat.md: a stream from the past falls silent in etcd.
         if not any("{now-" in value or value == "{now}" for _, value in pairs): self.maybe(0.4, pairs, "stream", "true")
         return dict(self.request("GET", r.choice(("", self.path(), self.path())), pairs, []), watch=True)
@@ -459,6 +463,7 @@ class Maker:
             if r.random() < 0.2:
                 headers.append(("Transfer-Encoding", "chunked"))
                 text = "".join("%x\r\n%s\r\n" % (len(piece), piece) for piece in (text[:3], text[3:]) if piece) + "0\r\n\r\n"
+            if r.random() < 0.2: headers.append(r.choice(EXTRA_HEADERS))
             if r.random() < 0.1: headers.append(("Connection", r.choice(("close", "keep-alive", "Close"))))
             query = r.choice(("", "", "?value=q", "?ttl=x", "?%zz", "?a;b"))
             steps += [{"method": method, "target": "/v2/keys" + quoted(self.path()) + query, "headers": headers, "body": text}, self.read()]
