@@ -16,16 +16,32 @@ const V2_LATER: &[&str] = &["auth", "members", "misc"];
 /// Where `docs/compat.md`'s deviations from the recorded answers are listed.
 const DEVIATIONS: &str = "v2.deviations.txt";
 
+/// The recorded answers: the sample, and what `testdata/clients/v2_diff.py` found beyond it.
+const V2_RECORDED: &[&str] = &["v2.json", "v2.extra.json"];
+
 pub(crate) fn v2(server: &Path) -> Result<Outcome> {
     let Some(python) = tools::find("python3") else {
         return Ok(Outcome::Skipped("python3 is missing".into()));
     };
     let dir = workspace::root().join("testdata/conformance");
-    let recorded: Value = serde_json::from_str(&fs::read_to_string(dir.join("v2.json"))?)?;
-    let scenarios = recorded["scenarios"]
-        .as_array()
-        .context("v2.json has no scenarios")?;
+    let mut text = String::new();
+    let mut totals = Vec::new();
+    for file in V2_RECORDED {
+        let replayed = replay_v2(&python, server, &dir, file)?;
+        let total = replayed.lines().find(|line| line.starts_with("total: "));
+        totals.push(total.context("v2.py did not come to its end")?.to_owned());
+        text += &replayed;
+    }
+    let deviations = fs::read_to_string(dir.join(DEVIATIONS))?;
+    judge(&text, &deviations, &totals.join("; "))
+}
+
+/// What `v2.py` prints for one file.
+fn replay_v2(python: &Path, server: &Path, dir: &Path, file: &str) -> Result<String> {
+    let recorded: Value = serde_json::from_str(&fs::read_to_string(dir.join(file))?)?;
+    let scenarios = recorded["scenarios"].as_array();
     let ids = scenarios
+        .with_context(|| format!("{file} has no scenarios"))?
         .iter()
         .filter_map(|scenario| scenario["id"].as_str());
     let wanted: Vec<_> = ids.filter(|id| !V2_LATER.contains(id)).collect();
@@ -35,19 +51,14 @@ pub(crate) fn v2(server: &Path) -> Result<Outcome> {
                  --initial-cluster default={peer}";
     let output = Command::new(python)
         .args(["-u".as_ref(), dir.join("v2.py").as_os_str()])
-        .args([
-            "--only",
-            &wanted.join(","),
-            "--cmd",
-            &format!("{} {flags}", server.display()),
-        ])
+        .args(["--in".as_ref(), dir.join(file).as_os_str()])
+        .args(["--only", &wanted.join(",")])
+        .args(["--cmd", &format!("{} {flags}", server.display())])
         .stdin(Stdio::null())
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    let total = text.lines().find(|line| line.starts_with("total: "));
-    let total = total.context("v2.py did not come to its end")?;
-    judge(&text, &fs::read_to_string(dir.join(DEVIATIONS))?, total)
+    Ok(text.into_owned())
 }
 
 /// Passes if the differences are exactly the listed deviations.
