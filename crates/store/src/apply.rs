@@ -10,7 +10,7 @@ use crate::chain::Chain;
 use crate::command::{Body, Command, DeleteRange, Put};
 use crate::store::{NewFile, Writing};
 use crate::{
-    Action, ClusterTime, FileVersion, Key, KeyRange, KeyValue, Lease, Limit, Mark, Place, Refusal,
+    Action, Alarm, ClusterTime, FileVersion, Key, KeyRange, KeyValue, Lease, Limit, Mark, Place, Refusal,
     Revision, Store, UnixMs, ValueError, Values, tree,
 };
 
@@ -64,6 +64,8 @@ pub enum Reply {
     },
     /// To a revoke.
     LeaseRevoked,
+    /// To an alarm.
+    Alarm(Option<Alarm>),
     /// To a v2 write.
     Tree(Box<tree::Reply>),
     /// To what nobody waits for.
@@ -122,6 +124,9 @@ impl Store {
         writing: &mut Writing,
         values: &dyn Values,
     ) -> Result<Result<Reply, Refusal>, ValueError> {
+        if let Err(refusal) = self.check_alarms(&body) {
+            return Ok(Err(refusal));
+        }
         Ok(match body {
             Body::Put(put) => match self.check_put(&put) {
                 Ok(()) => Ok(self.put(put, writing, values)?),
@@ -132,6 +137,7 @@ impl Store {
             Body::Compact { revision } => self.compact(revision),
             Body::LeaseGrant { id, ttl_s } => self.grant(id, ttl_s),
             Body::LeaseRevoke { id } => self.revoke(id, writing),
+            Body::Alarm { alarm, raise } => Ok(self.alarm(alarm, raise)),
             Body::Tree(request) => tree::apply(self, request, writing, values)?
                 .map(|reply| Reply::Tree(Box::new(reply)))
                 .map_err(Refusal::Tree),

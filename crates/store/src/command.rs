@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use crate::{ClusterTime, KeyRange, UnixMs, tree};
+use crate::{Alarm, ClusterTime, KeyRange, UnixMs, tree};
 
 /// Names a request for as long as anyone may ask what became of it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -65,6 +65,13 @@ pub enum Body {
     LeaseRevoke {
         /// The lease.
         id: i64,
+    },
+    /// v3 Alarm: raises or clears one.
+    Alarm {
+        /// Which.
+        alarm: Alarm,
+        /// Or else cleared.
+        raise: bool,
     },
     /// A write of v2's tree.
     Tree(tree::Request),

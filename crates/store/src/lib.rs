@@ -21,6 +21,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod alarm;
 mod apply;
 mod chain;
 pub mod codec;
@@ -39,6 +40,7 @@ mod walk;
 
 pub mod tree;
 
+pub use alarm::{Alarm, AlarmKind};
 pub use apply::{Outcome, RangeReply, Reply, Stamp, TxnReply};
 pub use chain::{Action, Deadline, DirVersion, FileVersion, Limit, Mark};
 pub use command::{Body, Command};

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use crate::chain::{Chain, Versioned};
 use crate::codec::{DecodeError, Read};
 use crate::command::Member;
-use crate::walk::{DIR, FILE, HEAD, LEASE, MEMBER};
+use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER};
 use crate::{
-    Action, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark,
+    Action, Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark,
     Revision, Store, UnixMs, Value, ValueAt,
 };
 
@@ -46,6 +46,9 @@ impl Loader {
             MEMBER => {
                 let member = Member::decode(&mut read)?;
                 self.store.members.insert(member.id, member);
+            }
+            ALARM => {
+                self.store.alarms.insert(Alarm::decode(&mut read)?);
             }
             FILE => versions(
                 store,

@@ -5,9 +5,10 @@
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
+use core::ops::Bound;
 
 use crate::command::{Range, SortTarget};
-use crate::{FileVersion, Key, Refusal, Revision, Store, ValueError, Values};
+use crate::{FileVersion, Key, KeyRange, Refusal, Revision, Store, ValueError, Values};
 
 /// One key of an answer; its value is read by whoever encodes it.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,67 @@ impl Store {
         } else {
             Ok(revision)
         }
+    }
+
+    /// The keys of `range` as they stood at `revision`, in order.
+    ///
+    /// `revision` is one that [`Self::revision_asked`] gave, with the store unchanged since.
+    pub fn scan<'a>(
+        &'a self,
+        range: &KeyRange,
+        revision: Revision,
+    ) -> impl Iterator<Item = Row<'a>> + use<'a> {
+        let found = range
+            .bounds()
+            .map(|bounds| self.files.range::<[u8], _>(bounds));
+        let chains = found.into_iter().flatten();
+        chains.filter_map(move |(key, chain)| {
+            let version = chain.live_at(revision)?;
+            Some(Row { key, version })
+        })
+    }
+
+    /// Hands out versions of keys that compaction has left, up to revision `last`, for a checksum.
+    ///
+    /// Behind `after`, which is moved; at most `max` versions, and no more keys than that. Returns
+    /// whether more may be left. What [`Self::purge`] has not dropped yet is left out all the same,
+    /// and so is a tombstone exactly at the compaction: some etcds keep it and some do not.
+    pub fn kept_versions(
+        &self,
+        after: &mut Option<(Key, Revision)>,
+        last: Revision,
+        max: usize,
+        out: &mut dyn FnMut(&Key, &FileVersion),
+    ) -> bool {
+        let oldest = self.oldest();
+        let (start, mut behind) = match &*after {
+            None => (Bound::Unbounded, Revision::ZERO),
+            Some((key, behind)) => (Bound::Included(key.clone()), *behind),
+        };
+        let start = start.as_ref().map(|key| &key[..]);
+        let mut left = max;
+        for (key, chain) in self.files.range::<[u8], _>((start, Bound::Unbounded)) {
+            let first = chain
+                .live_at(oldest)
+                .filter(|first| first.revision > behind);
+            let rest = chain.between(oldest.max(behind), last);
+            for version in first.into_iter().chain(rest) {
+                if left == 0 {
+                    return true;
+                }
+                out(key, version);
+                *after = Some((key.clone(), version.revision));
+                left -= 1;
+            }
+            if left == 0 {
+                return true;
+            }
+            // A key without versions counts too: it takes time.
+            *after = Some((key.clone(), last));
+            left -= usize::from(behind == Revision::ZERO);
+            behind = Revision::ZERO;
+        }
+        false
     }
 
     /// Reads a range. `values` is asked only when the order is by value.

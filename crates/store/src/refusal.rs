@@ -66,9 +66,12 @@ pub enum Refusal {
         /// What was asked for, in seconds.
         ttl_s: i64,
     },
-    /// The quota on live bytes is used up. Deletes and compaction still work.
+    /// The quota on live bytes is used up, or the NOSPACE alarm is raised. Deletes and compaction still work.
     #[error("database space exceeded")]
     NoSpace,
+    /// The CORRUPT alarm is raised. Only reads work.
+    #[error("corrupt cluster")]
+    Corrupt,
     /// The v2 tree's own.
     #[error(transparent)]
     Tree(#[from] tree::Refusal),

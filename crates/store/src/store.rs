@@ -11,8 +11,9 @@ use bytes::Bytes;
 use crate::chain::{Chain, Versioned};
 use crate::command::Member;
 use crate::{
-    Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark, Place,
-    Revision, UnixMs, Value, ValueAt, ValueError, Values, command::Blob, value::INLINE_BYTES,
+    Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark,
+    Place, Revision, UnixMs, Value, ValueAt, ValueError, Values, command::Blob,
+    value::INLINE_BYTES,
 };
 
 /// What one version costs of the quota, beside its key and value.
@@ -50,6 +51,7 @@ pub struct Store {
     /// v2 deadlines of what is alive, in the order in which they end.
     pub(crate) deadlines: BTreeSet<(ClusterTime, Key, Class)>,
     pub(crate) members: BTreeMap<u64, Member>,
+    pub(crate) alarms: BTreeSet<Alarm>,
     pub(crate) live_bytes: u64,
     /// Bytes of values that are not compacted, by the segment of this member's log they lie in.
     segment_bytes: BTreeMap<u32, u64>,
@@ -67,6 +69,7 @@ impl Default for Store {
             leases: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             members: BTreeMap::new(),
+            alarms: BTreeSet::new(),
             live_bytes: 0,
             segment_bytes: BTreeMap::new(),
         }
@@ -415,7 +418,10 @@ impl Store {
     fn uncount(&mut self, key: &Key, version: &FileVersion) {
         self.live_bytes -= file_bytes(key, version);
         if let Value::Logged(at) = &version.value {
-            let bytes = self.segment_bytes.get_mut(&at.segment).expect("counted when written");
+            let bytes = self
+                .segment_bytes
+                .get_mut(&at.segment)
+                .expect("counted when written");
             *bytes -= u64::from(at.len);
             if *bytes == 0 {
                 self.segment_bytes.remove(&at.segment);

@@ -12,13 +12,14 @@ use core::ops::Bound;
 use crate::chain::{Chain, Versioned};
 use crate::codec::Write;
 use crate::command::Member;
-use crate::{DirVersion, FileVersion, Key, Limit, Mark, Revision, Store, UnixMs, Value};
+use crate::{Alarm, DirVersion, FileVersion, Key, Limit, Mark, Revision, Store, UnixMs, Value};
 
 pub(crate) const HEAD: u8 = 1;
 pub(crate) const LEASE: u8 = 2;
 pub(crate) const MEMBER: u8 = 3;
 pub(crate) const FILE: u8 = 4;
 pub(crate) const DIR: u8 = 5;
+pub(crate) const ALARM: u8 = 6;
 
 /// How far a walk has come.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Cursor {
     /// What has no versions is copied when the walk begins.
     leases: Vec<(i64, i64)>,
     members: Vec<Member>,
+    alarms: Vec<Alarm>,
     stage: Stage,
 }
 
@@ -52,6 +54,7 @@ impl Store {
                 .map(|(id, lease)| (*id, lease.ttl_s))
                 .collect(),
             members: self.members.values().cloned().collect(),
+            alarms: self.alarms.iter().copied().collect(),
             stage: Stage::Head,
         }
     }
@@ -158,6 +161,12 @@ impl Cursor {
             row.clear();
             row.u8(MEMBER);
             member.encode(&mut row);
+            out(&row);
+        }
+        for alarm in &self.alarms {
+            row.clear();
+            row.u8(ALARM);
+            alarm.encode(&mut row);
             out(&row);
         }
     }

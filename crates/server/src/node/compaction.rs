@@ -32,6 +32,7 @@ pub(super) fn cost(body: &Body) -> Option<u64> {
         Body::DeleteRange(_)
         | Body::Compact { .. }
         | Body::LeaseRevoke { .. }
+        | Body::Alarm { .. }
         | Body::Expire
         | Body::Tick
         | Body::Publish(_) => None,

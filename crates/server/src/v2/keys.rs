@@ -209,6 +209,7 @@ fn written(outcome: Outcome) -> Result<Event, Error> {
         Err(refusal) => {
             let cause = match refusal {
                 Refusal::NoSpace => "etcdserver: mvcc: database space exceeded".to_owned(),
+                Refusal::Corrupt => "etcdserver: corrupt cluster".to_owned(),
                 other => other.to_string(),
             };
             Err(Error {

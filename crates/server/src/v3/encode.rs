@@ -32,7 +32,7 @@ pub(super) fn version(
 }
 
 /// A key without its value; its lease and numbers stay.
-fn without_value(key: &Key, version: &FileVersion) -> mvccpb::KeyValue {
+pub(super) fn without_value(key: &Key, version: &FileVersion) -> mvccpb::KeyValue {
     mvccpb::KeyValue {
         key: Bytes::copy_from_slice(key),
         create_revision: version.create.to_wire(),
@@ -91,6 +91,7 @@ fn response_op(at: Revision, reply: Reply) -> pb::ResponseOp {
             reply,
         ))),
         Reply::Compacted
+        | Reply::Alarm(_)
         | Reply::LeaseGranted { .. }
         | Reply::LeaseRevoked
         | Reply::Tree(_)

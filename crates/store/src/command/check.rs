@@ -35,6 +35,7 @@ impl Body {
             | Self::Compact { .. }
             | Self::LeaseGrant { .. }
             | Self::LeaseRevoke { .. }
+            | Self::Alarm { .. }
             | Self::Tree(_)
             | Self::Expire
             | Self::Tick

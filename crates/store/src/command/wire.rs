@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 pub use crate::codec::DecodeError;
 use crate::codec::{Read, Write};
-use crate::{ClusterTime, KeyEnd, KeyRange, UnixMs, tree};
+use crate::{Alarm, ClusterTime, KeyEnd, KeyRange, UnixMs, tree};
 
 use super::{
     Blob, Body, Command, Compare, DeleteRange, Member, Op, Operand, Put, Range, Relation,
@@ -140,6 +140,7 @@ const EXPIRE: u8 = 8;
 const TICK: u8 = 9;
 const PUBLISH: u8 = 10;
 const RANGE: u8 = 11;
+const ALARM: u8 = 12;
 
 impl Body {
     fn kind(&self) -> u8 {
@@ -150,6 +151,7 @@ impl Body {
             Self::Compact { .. } => COMPACT,
             Self::LeaseGrant { .. } => LEASE_GRANT,
             Self::LeaseRevoke { .. } => LEASE_REVOKE,
+            Self::Alarm { .. } => ALARM,
             Self::Tree(_) => TREE,
             Self::Expire => EXPIRE,
             Self::Tick => TICK,
@@ -175,6 +177,10 @@ impl Body {
                 out.i64(*ttl_s);
             }
             Self::LeaseRevoke { id } => out.i64(*id),
+            Self::Alarm { alarm, raise } => {
+                alarm.encode(out);
+                out.bool(*raise);
+            }
             Self::Tree(request) => request.encode(out),
             Self::Expire | Self::Tick => {}
             Self::Publish(member) => member.encode(out),
@@ -194,6 +200,10 @@ impl Body {
                 ttl_s: read.i64()?,
             },
             LEASE_REVOKE => Self::LeaseRevoke { id: read.i64()? },
+            ALARM => Self::Alarm {
+                alarm: Alarm::decode(read)?,
+                raise: read.bool()?,
+            },
             TREE => Self::Tree(tree::Request::decode(read)?),
             EXPIRE => Self::Expire,
             TICK => Self::Tick,

@@ -90,6 +90,8 @@ impl Model {
             Body::LeaseRevoke { id } => work.revoke(*id),
             Body::Compact { .. } | Body::LeaseGrant { .. } | Body::Expire => Ok(Reply::Done),
             Body::Tick | Body::Publish(_) => Ok(Reply::Done),
+            // The generator raises none: scripts do.
+            Body::Alarm { alarm, .. } => Ok(Reply::Alarm(Some(*alarm))),
         };
         let Work { map, changes, .. } = work;
         if result.is_ok() && !changes.is_empty() {

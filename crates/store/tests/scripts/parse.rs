@@ -12,8 +12,10 @@
 //! compact N | purge N | grant ID ttl=S | revoke ID
 //! tick MS | expire MS                             set cluster time
 //! publish ID NAME [peer=URL] [client=URL]
+//! alarm raise|clear ID nospace|corrupt
 //! set PATH VALUE [ttl=S] [refresh] | mkdir PATH [ttl=S] | rm PATH [recursive]      v2
 //! history N | live_bytes | segments | leases | deadline | keys | revision | members
+//! alarms
 //! reload N | walk begin | walk N | load           N keys a chunk
 //! limits max_txn_ops=N
 //! ```
@@ -24,7 +26,7 @@ use bytes::Bytes;
 use quorate_store::command::{
     Blob, Body, Compare, DeleteRange, Limits, Member, Op, Operand, Put, Range, Relation, Sort, Txn,
 };
-use quorate_store::{KeyRange, Refusal, tree};
+use quorate_store::{Alarm, AlarmKind, KeyRange, Refusal, tree};
 
 /// What a line asks for.
 pub(crate) enum Command {
@@ -193,6 +195,7 @@ fn command(lines: &mut &[&str]) -> Read<Command> {
         .into(),
         "tick" => Command::Body(Some(words.size()? as u64), Body::Tick),
         "expire" => Command::Body(Some(words.size()? as u64), Body::Expire),
+        "alarm" => alarm(&mut words)?.into(),
         "publish" => Body::Publish(member(&mut words)?).into(),
         "set" | "mkdir" | "rm" => Body::Tree(tree(name, &mut words)?).into(),
         "purge" => Command::Purge(words.size()?),
@@ -210,6 +213,19 @@ fn command(lines: &mut &[&str]) -> Read<Command> {
     };
     words.finish()?;
     Ok(command)
+}
+
+fn alarm(words: &mut Words<'_>) -> Read<Body> {
+    let (action, member) = (words.next()?, words.size()? as u64);
+    let kind = match words.next()? {
+        "nospace" => AlarmKind::NoSpace,
+        "corrupt" => AlarmKind::Corrupt,
+        other => return Err(Wrong::Script(format!("{other:?} is no alarm"))),
+    };
+    Ok(Body::Alarm {
+        alarm: Alarm { member, kind },
+        raise: action == "raise",
+    })
 }
 
 fn put(words: &mut Words<'_>) -> Read<Put> {

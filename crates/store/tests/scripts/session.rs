@@ -185,6 +185,10 @@ fn show(world: &World, what: &str) -> Result<String, String> {
             .members()
             .values()
             .try_for_each(|member| writeln!(out, "{member:?}")),
+        "alarms" => store
+            .alarms()
+            .iter()
+            .try_for_each(|alarm| writeln!(out, "{alarm:?}")),
         _ => return Err(format!("what is {what:?}?\n")),
     };
     Ok(out)

@@ -131,6 +131,7 @@ fn print(out: &mut String, indent: &str, revision: Revision, reply: &Reply) {
         }
         Reply::LeaseRevoked => line(&format!("revoke: revision {revision}")),
         Reply::Tree(reply) => line(&format!("tree: revision {revision}, {}", event(reply))),
+        Reply::Alarm(alarm) => line(&format!("alarm: revision {revision}, {alarm:?}")),
         Reply::Done => line(&format!("done: revision {revision}")),
     }
 }
