@@ -7,6 +7,9 @@
 // Generated from the .proto files, where the comments are.
 #![allow(missing_docs, clippy::all)]
 
+/// All of the .proto files as a `FileDescriptorSet`, for code that goes by names: the JSON gateway.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// KV, Watch, Lease, Cluster, Maintenance.
 pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");

@@ -86,6 +86,8 @@ pub struct Config {
     pub auto_compaction: AutoCompaction,
     /// Whether `/v2` is served.
     pub enable_v2: bool,
+    /// Whether v3 is also answered as JSON over HTTP.
+    pub enable_grpc_gateway: bool,
     /// Origins that browsers may call from.
     pub cors: AllowList,
     /// Host names that HTTP requests may be for.
@@ -319,6 +321,7 @@ impl Default for Config {
             max_concurrent_streams: u32::MAX,
             auto_compaction: AutoCompaction::default(),
             enable_v2: true,
+            enable_grpc_gateway: true,
             cors: AllowList::All,
             host_whitelist: AllowList::All,
             log_level: LogLevel::Info,

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod disk;
+mod gateway;
 pub mod logging;
 pub mod node;
 mod output;

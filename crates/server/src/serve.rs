@@ -1,7 +1,7 @@
 //! The sockets: client, peer and metrics listeners, and who answers what on them.
 //!
 //! One port speaks HTTP/1.1 and HTTP/2 without TLS. A request whose content is gRPC goes to `v3`,
-//! every other one to `v2`, which also has the small endpoints.
+//! every other one to `v2`, which also has the small endpoints and hands v3's JSON to the gateway.
 //!
 //! Never looks into a request beyond its content type and path.
 
@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, ListenUrl};
+use crate::gateway::Gateway;
 use crate::node::{Node, OpenError, Running};
 use crate::{output, peer, systemd, v2, v3};
 
@@ -86,8 +87,10 @@ pub async fn run(
     let node = running.node.clone();
     let (closing, closed) = watch::channel(false);
     let mut listeners = JoinSet::new();
+    let v3 = v3::services(node.clone(), v3::PROGRESS_INTERVAL);
     let app = Arc::new(App {
-        v3: v3::services(node.clone(), v3::PROGRESS_INTERVAL),
+        gateway: (node.config().enable_grpc_gateway).then(|| Gateway::new(v3.clone())),
+        v3,
         node: node.clone(),
     });
     let grant = |role| (app.clone(), role, closed.clone());
@@ -141,6 +144,7 @@ enum Role {
 
 struct App {
     v3: v3::Services,
+    gateway: Option<Gateway>,
     node: Node,
 }
 
@@ -257,7 +261,9 @@ impl App {
 
     async fn answer_http(&self, role: Role, request: Request<Body>) -> Response<Body> {
         match role {
-            Role::Client => v2::handle(self.node.clone(), request).await,
+            Role::Client => {
+                v2::handle_with(self.node.clone(), self.gateway.as_ref(), request).await
+            }
             Role::Peer => peer::handle(&self.node, &request),
             Role::Metrics => match request.uri().path() {
                 "/health" => {

@@ -29,6 +29,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
 use crate::config::Config;
+use crate::gateway::Gateway;
 use crate::node::Node;
 
 pub use health::health;
@@ -43,7 +44,16 @@ pub fn router(node: Node) -> axum::Router {
 const UNWANTED_BYTES: usize = 256 << 10;
 
 /// Answers one request.
-pub async fn handle(node: Node, mut request: Request<Body>) -> Response<Body> {
+pub async fn handle(node: Node, request: Request<Body>) -> Response<Body> {
+    handle_with(node, None, request).await
+}
+
+/// Answers one request, for v3's JSON through the gateway if there is one.
+pub(crate) async fn handle_with(
+    node: Node,
+    gateway: Option<&Gateway>,
+    mut request: Request<Body>,
+) -> Response<Body> {
     let Ok(path) = path::unescape(request.uri().path().as_bytes(), false) else {
         return bad_request();
     };
@@ -57,7 +67,7 @@ pub async fn handle(node: Node, mut request: Request<Body>) -> Response<Body> {
     let mut response = if is_options {
         Response::new(Body::empty())
     } else {
-        dispatch(&node, &path, &mut request).await
+        dispatch(&node, gateway, &path, &mut request).await
     };
     // A client that waits to be asked for the body is not asked for what nobody wants.
     if !request.headers().contains_key(header::EXPECT) {
@@ -75,7 +85,12 @@ pub async fn handle(node: Node, mut request: Request<Body>) -> Response<Body> {
     response
 }
 
-async fn dispatch(node: &Node, path: &[u8], request: &mut Request<Body>) -> Response<Body> {
+async fn dispatch(
+    node: &Node,
+    gateway: Option<&Gateway>,
+    path: &[u8],
+    request: &mut Request<Body>,
+) -> Response<Body> {
     match path {
         b"" => return not_found(),
         b"*" => return closing(StatusCode::BAD_REQUEST, Body::empty()),
@@ -84,6 +99,9 @@ async fn dispatch(node: &Node, path: &[u8], request: &mut Request<Body>) -> Resp
     let clean = path::clean(path);
     if clean != path {
         return redirect(&clean, request);
+    }
+    if let Some(gateway) = gateway.filter(|_| Gateway::takes(path)) {
+        return gateway.answer(path, request).await;
     }
     let is_v2 = path.starts_with(b"/v2/");
     if is_v2 && !node.config().enable_v2 {

@@ -257,6 +257,17 @@ pub(super) const TABLE: &[Flag] = &[
         },
     ),
     flag(
+        "enable-grpc-gateway",
+        "all",
+        "true",
+        Bool,
+        "Whether to serve v3 as JSON under /v3/.",
+        |draft, value| {
+            draft.config.enable_grpc_gateway = boolean(value)?;
+            Ok(())
+        },
+    ),
+    flag(
         "cors",
         "all",
         "*",

@@ -10,7 +10,6 @@ const TLS: &str = "TLS comes with a later version; connections are served in cle
 const CLUSTER: &str = "clusters of several members come with a later version";
 const DISCOVERY: &str = "discovery comes with a later version";
 const AUTH: &str = "authentication comes with a later version";
-const GATEWAY: &str = "the JSON gateway comes with a later version";
 const LATER: &str = "it comes with a later version";
 const PROXY: &str = "there is no v2 proxy in it";
 const BBOLT: &str = "there is no bbolt file in it";
@@ -61,7 +60,6 @@ pub(super) const TABLE: &[Flag] = &[
     inert("grpc-keepalive-timeout", "all", "20s", Duration, LATER),
     inert("socket-reuse-port", "from 3.5", "false", Bool, LATER),
     inert("socket-reuse-address", "from 3.5", "false", Bool, LATER),
-    inert("enable-grpc-gateway", "all", "true", Bool, GATEWAY),
     inert("raft-read-timeout", "from 3.5", "5s", Duration, CLUSTER),
     inert("raft-write-timeout", "from 3.5", "5s", Duration, CLUSTER),
     inert("memory-mlock", "from 3.6", "false", Bool, BBOLT),

@@ -11,7 +11,7 @@ use quorate_proto::etcdserverpb::{
     LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, lease_server::Lease,
 };
 use quorate_replica::LeaseAnswer;
-use quorate_store::{Body, Reply, Revision};
+use quorate_store::{AlarmKind, Body, Refusal, Reply, Revision};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -53,6 +53,10 @@ impl Lease for Api {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         let request = request.into_inner();
+        // The end of a lease that ran out is the same command, and goes on under the alarm.
+        if self.node.machine().store().is_raised(AlarmKind::Corrupt) {
+            return Err(status::refused(&Refusal::Corrupt));
+        }
         let body = Body::LeaseRevoke { id: request.id };
         match self.propose(request.encoded_len(), body).await? {
             (header, Reply::LeaseRevoked) => Ok(Response::new(LeaseRevokeResponse {

@@ -59,6 +59,11 @@ pub struct Services {
 }
 
 impl Services {
+    /// The longest message taken, in bytes.
+    pub(crate) fn receive_bytes(&self) -> usize {
+        self.receive_bytes
+    }
+
     /// Answers a call.
     pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
     where
@@ -95,6 +100,15 @@ impl Services {
         answer(unary::read(body, self.receive_bytes).await?).await
     }
 
+    /// The one streaming call of KV.
+    async fn range_stream(&self, body: Body) -> Response<Body> {
+        let answer = match unary::read(body, self.receive_bytes).await {
+            Ok(request) => self.api.range_stream(request).await,
+            Err(status) => Err(status),
+        };
+        answer.unwrap_or_else(Status::into_http)
+    }
+
     /// A call that tonic frames.
     async fn other(&self, request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
@@ -105,6 +119,10 @@ impl Services {
             "/etcdserverpb.Cluster" => self.cluster.clone().call(request).await,
             "/etcdserverpb.Maintenance" => self.maintenance.clone().call(request).await,
             "/grpc.health.v1.Health" => self.health.clone().call(request).await,
+            "/etcdserverpb.KV" if path.ends_with("/RangeStream") => {
+                let answer = self.range_stream(Body::new(request.into_body())).await;
+                Ok(answer.map(tonic::body::Body::new))
+            }
             "/etcdserverpb.KV" => Ok(status::unknown_method(&path).into_http()),
             _ => Ok(status::unknown_service(service).into_http()),
         };

@@ -41,6 +41,7 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
             Code::ResourceExhausted,
             "etcdserver: mvcc: database space exceeded",
         ),
+        Refusal::Corrupt => (Code::DataLoss, "etcdserver: corrupt cluster"),
         // Only a v2 command is refused so, and none comes from here.
         Refusal::Tree(refusal) => return Status::internal(refusal.to_string()),
     };
@@ -81,6 +82,21 @@ pub(super) fn no_leader() -> Status {
 /// Metadata `client-api-version` that is no text.
 pub(super) fn invalid_client_api_version() -> Status {
     Status::invalid_argument("etcdserver: invalid client api version")
+}
+
+/// A downgrade to what is no version.
+pub(super) fn wrong_downgrade_format() -> Status {
+    Status::invalid_argument("etcdserver: wrong downgrade target version format")
+}
+
+/// A downgrade to a version that cannot be downgraded to.
+pub(super) fn invalid_downgrade_target() -> Status {
+    Status::invalid_argument("etcdserver: invalid downgrade target version")
+}
+
+/// A downgrade's action that does not exist.
+pub(super) fn unknown_action() -> Status {
+    Status::unknown("etcdserver: unknown method")
 }
 
 /// A path that names no method of ours.
