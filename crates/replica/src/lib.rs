@@ -14,12 +14,14 @@ mod core;
 mod machine;
 mod open;
 mod replica;
+mod schedule;
 mod tail;
 
 pub use clocks::{ClusterClock, Monotonic, Now};
 pub use machine::{Applied, LeaseEvent, Machine, Notice};
 pub use open::{OpenError, Opened, Settings};
 pub use replica::{Boot, Committed, Effect, Input, LeaseAnswer, ReadId, Replica, Status};
+pub use schedule::CheckpointSchedule;
 
 /// Why this member must stop.
 ///

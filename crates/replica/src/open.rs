@@ -13,6 +13,7 @@ use crate::Halt;
 use crate::clocks::Now;
 use crate::machine::Machine;
 use crate::replica::{Boot, Committed};
+use crate::schedule::CheckpointSchedule;
 
 /// Entries applied at once.
 const REPLAY_CHUNK: usize = 4096;
@@ -37,12 +38,12 @@ pub struct Opened<D> {
     pub machine: Machine,
     /// What the journal says behind the checkpoint.
     pub recovered: Recovered,
-    /// Where the journal goes on from the checkpoint; `None` if there is none.
-    pub position: Option<Position>,
     /// Newer checkpoints that do not verify. Tell the operator.
     pub rejected: Vec<Corrupt>,
     /// Index and term where the kept log begins.
     start: (u64, u64),
+    /// Where the journal goes on from the checkpoint; `None` if there is none.
+    position: Option<Position>,
 }
 
 /// How a member is started, beside what it remembers.
@@ -92,6 +93,14 @@ impl<D: Disk + Clone> Opened<D> {
 }
 
 impl<D> Opened<D> {
+    /// When checkpoints are to be taken: `least_growth` bytes of log apart, or more. Before
+    /// [`Self::boot`].
+    pub fn schedule(&self, least_growth: u64) -> CheckpointSchedule {
+        // What was replayed counts: else a member that is restarted often never takes one.
+        let replayed = self.recovered.entries.iter().map(|(entry, _)| entry);
+        CheckpointSchedule::new(least_growth, self.start.0, self.position.clone(), replayed)
+    }
+
     /// What [`crate::Replica::new`] starts from. Takes the recovered entries.
     pub fn boot(&mut self, settings: Settings) -> Boot {
         let genesis = HardState {

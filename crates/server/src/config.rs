@@ -49,6 +49,9 @@ pub const DEFAULT_QUOTA_BYTES: u64 = 2 << 30;
 /// The largest `--max-request-bytes`: half of a log segment, since a request must fit one.
 pub const MAX_REQUEST_BYTES_BOUND: u64 = 32 << 20;
 
+/// How often a watcher that asked for it is told that nothing happened, unless configured.
+pub const DEFAULT_PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+
 /// All settings of a server, judged.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
@@ -82,6 +85,8 @@ pub struct Config {
     pub max_txn_ops: u64,
     /// The most HTTP/2 streams that one connection may have open.
     pub max_concurrent_streams: u32,
+    /// How often a watcher that asked for it is told that nothing happened; at least 100 ms.
+    pub watch_progress_interval: Duration,
     /// What to compact without being asked.
     pub auto_compaction: AutoCompaction,
     /// Whether `/v2` is served.
@@ -319,6 +324,7 @@ impl Default for Config {
             max_request_bytes: 1_572_864,
             max_txn_ops: 128,
             max_concurrent_streams: u32::MAX,
+            watch_progress_interval: DEFAULT_PROGRESS_INTERVAL,
             auto_compaction: AutoCompaction::default(),
             enable_v2: true,
             enable_grpc_gateway: true,

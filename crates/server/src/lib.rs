@@ -1,9 +1,11 @@
 //! The server: sockets, files, threads and flags around the replicated store.
 
+mod authority;
 pub mod config;
 pub mod disk;
 mod gateway;
 pub mod logging;
+mod metrics;
 pub mod node;
 mod output;
 mod peer;

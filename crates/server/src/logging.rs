@@ -11,7 +11,7 @@ use std::fmt::{self, Write as _};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -43,11 +43,21 @@ pub enum LoggingError {
     Twice,
 }
 
+/// The level of this process's log, once it has one.
+static LEVEL: OnceLock<LevelHandle> = OnceLock::new();
+
+/// Logs from `level` on, from now on. Nothing happens in a process without a log.
+pub fn set_level(level: LogLevel) {
+    if let Some(handle) = LEVEL.get() {
+        handle.set(level);
+    }
+}
+
 /// Sets up the log of this process.
 ///
 /// # Errors
 /// [`LoggingError::Open`] for a file, [`LoggingError::Twice`] at the second call.
-pub fn init(config: &Config) -> Result<LevelHandle, LoggingError> {
+pub fn init(config: &Config) -> Result<(), LoggingError> {
     let outputs = config
         .log_outputs
         .iter()
@@ -55,7 +65,7 @@ pub fn init(config: &Config) -> Result<LevelHandle, LoggingError> {
         .collect::<Result<_, _>>()?;
     let (subscriber, handle) = subscriber(config, outputs);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LoggingError::Twice)?;
-    Ok(handle)
+    LEVEL.set(handle).map_err(|_| LoggingError::Twice)
 }
 
 impl LevelHandle {

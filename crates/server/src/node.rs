@@ -25,14 +25,15 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use crate::config::Config;
 use crate::disk::Segments;
+use crate::metrics::{DiskTimes, Metrics};
 use waiters::Waiters;
 
 pub use open::{OpenError, Running};
 
 /// Requests that wait at once; one more is refused.
-const MAX_WAITING: usize = 100_000;
+pub(crate) const MAX_WAITING: usize = 100_000;
 /// Bytes of requests that wait at once; one more is refused.
-const MAX_WAITING_BYTES: usize = 256 << 20;
+pub(crate) const MAX_WAITING_BYTES: usize = 256 << 20;
 
 /// Why a request was not answered. No layer repeats one that is not [`Self::TooManyRequests`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -64,6 +65,15 @@ pub struct Status {
     pub applied: u64,
 }
 
+/// What waits at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    /// Proposals without an answer.
+    pub(crate) requests: usize,
+    /// Their bytes.
+    pub(crate) bytes: usize,
+}
+
 /// A running member.
 #[derive(Clone)]
 pub struct Node(Arc<Shared>);
@@ -88,6 +98,8 @@ struct Shared {
     closed: watch::Sender<bool>,
     watch_hub: Arc<crate::watch::Hub>,
     tree_hub: Arc<crate::v2::watch::Hub>,
+    metrics: Arc<Metrics>,
+    disk_times: DiskTimes,
 }
 
 /// What waits for the driver's next turn.
@@ -140,6 +152,25 @@ impl Node {
         &self.0.tree_hub
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// How long syncs took.
+    pub(crate) fn disk_times(&self) -> &DiskTimes {
+        &self.0.disk_times
+    }
+
+    /// What waits now.
+    pub(crate) fn waiting(&self) -> Waiting {
+        let inbox = self.0.inbox();
+        Waiting {
+            requests: inbox.waiters.len(),
+            bytes: inbox.waiters.bytes(),
+        }
+    }
+
     /// When this run began, by the wall clock, and how long it has lasted.
     pub fn started(&self) -> (UnixMs, std::time::Duration) {
         (self.0.started_wall, self.0.started.elapsed())
@@ -171,6 +202,7 @@ impl Node {
                 return Err(Unavailable::Stopped);
             }
             if inbox.waiters.len() >= MAX_WAITING || inbox.waiters.bytes() >= MAX_WAITING_BYTES {
+                self.0.metrics.requests_refused.one();
                 return Err(Unavailable::TooManyRequests);
             }
             let id = RequestId {
@@ -184,7 +216,8 @@ impl Node {
             answer
         };
         self.0.wake.notify_one();
-        answer.await.unwrap_or(Err(Unavailable::TimedOut))
+        let answer = answer.await.unwrap_or(Err(Unavailable::TimedOut));
+        answer.inspect_err(|_| self.0.metrics.proposals_failed.one())
     }
 
     /// Waits until the machine holds everything that was committed when this was called.
@@ -202,13 +235,17 @@ impl Node {
                 return Err(Unavailable::Stopped);
             }
             if inbox.reads.len() >= MAX_WAITING {
+                self.0.metrics.requests_refused.one();
                 return Err(Unavailable::TooManyRequests);
             }
             inbox.reads.push(answer);
         }
         self.0.wake.notify_one();
         // A round that finds no leader is dropped by the driver when it has waited too long.
-        confirmed.await.map_err(|_| Unavailable::TimedOut)
+        confirmed.await.map_err(|_| {
+            self.0.metrics.reads_failed.one();
+            Unavailable::TimedOut
+        })
     }
 
     /// Gives a lease its full time again: its length in seconds; `None` if it is unknown or over.
@@ -220,7 +257,11 @@ impl Node {
         if !replica.leads() {
             return Err(Unavailable::NoLeader);
         }
-        Ok(replica.renew(self.0.now(), lease))
+        let renewed = replica.renew(self.0.now(), lease);
+        if renewed.is_some() {
+            self.0.metrics.leases_renewed.one();
+        }
+        Ok(renewed)
     }
 
     /// What is left of a lease; `None` if it is unknown.

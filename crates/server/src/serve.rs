@@ -26,6 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::authority::Mended;
 use crate::config::{Config, ListenUrl};
 use crate::gateway::Gateway;
 use crate::node::{Node, OpenError, Running};
@@ -87,7 +88,7 @@ pub async fn run(
     let node = running.node.clone();
     let (closing, closed) = watch::channel(false);
     let mut listeners = JoinSet::new();
-    let v3 = v3::services(node.clone(), v3::PROGRESS_INTERVAL);
+    let v3 = v3::services(node.clone(), node.config().watch_progress_interval);
     let app = Arc::new(App {
         gateway: (node.config().enable_grpc_gateway).then(|| Gateway::new(v3.clone())),
         v3,
@@ -227,7 +228,7 @@ async fn connection(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     let (read, write) = stream.into_split();
-    let (gathered, output) = output::gather(read, write);
+    let (gathered, output) = output::gather(Mended::new(read), write);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(gathered), service));
     let mut told = pin!(told(&mut closed).fuse());
     let served = poll_fn(|context| {
@@ -265,12 +266,10 @@ impl App {
                 v2::handle_with(self.node.clone(), self.gateway.as_ref(), request).await
             }
             Role::Peer => peer::handle(&self.node, &request),
-            Role::Metrics => match request.uri().path() {
-                "/health" => {
-                    v2::health(&self.node, request.method(), request.uri().query()).await
-                }
-                _ => v2::not_found(),
-            },
+            Role::Metrics => {
+                let answer = v2::observe(&self.node, request.method(), request.uri()).await;
+                answer.unwrap_or_else(v2::not_found)
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 //!
 //! Source: spec v2-api.md §1 to §3.2, one-store.md.
 
+mod debug;
 mod error;
 mod form;
 mod health;
@@ -24,15 +25,16 @@ pub mod watch;
 
 use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::metrics;
 use crate::node::Node;
 
-pub use health::health;
+pub use health::{health, probe};
 pub(crate) use members::{peer_members, version};
 
 /// Serves everything that no other route of the client port takes.
@@ -107,9 +109,13 @@ async fn dispatch(
     if is_v2 && !node.config().enable_v2 {
         return not_found();
     }
+    if let Some(response) = observe(node, request.method(), request.uri()).await {
+        return response;
+    }
     match path {
         b"/version" => version(request.method()),
-        b"/health" => health(node, request.method(), request.uri().query()).await,
+        b"/debug/vars" => debug::vars(node),
+        b"/config/local/log" => debug::log_level(request).await,
         b"/v2/machines" => members::machines(node, request.method()),
         _ if below(path, b"/v2/members").is_some() => {
             members::members(node, request.method(), path)
@@ -120,6 +126,18 @@ async fn dispatch(
             None => not_found(),
         },
     }
+}
+
+/// Answers the paths by which a member is watched, which the metrics URLs have too.
+pub(crate) async fn observe(node: &Node, method: &Method, uri: &Uri) -> Option<Response<Body>> {
+    Some(match uri.path() {
+        "/metrics" => metrics::respond(node).await,
+        "/health" => health(node, method, uri.query()).await,
+        path if path.starts_with("/livez") || path.starts_with("/readyz") => {
+            probe(node, method, path, uri.query()).await
+        }
+        _ => return None,
+    })
 }
 
 /// What of `path` follows `prefix`: nothing, or a slash and more.

@@ -38,9 +38,6 @@ use crate::node::{Node, Unavailable};
 
 pub use service::{Services, services};
 
-/// How often a watcher that asked for it is told that nothing happened, unless configured.
-pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
-
 /// The responses of a streaming call.
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

@@ -118,6 +118,13 @@ impl Hub {
             .sum()
     }
 
+    /// How many watchers were told of something that they have not taken yet.
+    pub fn slow_watchers(&self) -> usize {
+        let index = self.index();
+        let marks = index.points.values().chain(index.ranges.values()).flatten();
+        marks.filter(|mark| mark.told.load(Ordering::Relaxed)).count()
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         self.index
             .lock()

@@ -4,7 +4,7 @@
 //! [`Checkpoints::work`], between whose calls the member goes on.
 
 use quorate_log::{CheckpointWriter, DirectoryId, Entry, LogError, Position};
-use quorate_replica::Machine;
+use quorate_replica::{CheckpointSchedule, Machine};
 use quorate_store::Cursor;
 
 use crate::disk::SimDisk;
@@ -16,10 +16,7 @@ pub(crate) struct Checkpoints {
     disk: SimDisk,
     directory: DirectoryId,
     plan: Plan,
-    grown: u64,
-    threshold: u64,
-    /// Positions of the two newest, older first.
-    kept: Vec<Position>,
+    schedule: CheckpointSchedule,
     running: Option<Running>,
 }
 
@@ -32,15 +29,19 @@ struct Begun {
 }
 
 #[derive(Debug)]
+struct Walk {
+    index: u64,
+    writer: CheckpointWriter<SimDisk>,
+    cursor: Cursor,
+    position: Position,
+}
+
+#[derive(Debug)]
 enum Running {
     /// The disk thread has not said yet where replay must start.
     Waiting(Begun),
-    Walking {
-        writer: CheckpointWriter<SimDisk>,
-        cursor: Cursor,
-        position: Position,
-    },
-    Ended(Result<(Position, u64), LogError>),
+    Walking(Walk),
+    Ended(Result<(u64, Position, u64), LogError>),
 }
 
 impl Checkpoints {
@@ -48,25 +49,20 @@ impl Checkpoints {
         disk: SimDisk,
         directory: DirectoryId,
         plan: &Plan,
-        newest: Option<Position>,
+        schedule: CheckpointSchedule,
     ) -> Self {
         Self {
             disk,
             directory,
             plan: plan.clone(),
-            grown: 0,
-            threshold: plan.checkpoint_growth,
-            kept: newest.into_iter().collect(),
+            schedule,
             running: None,
         }
     }
 
     /// Notes what goes to the log.
     pub(crate) fn grew(&mut self, entries: &[Entry]) {
-        self.grown += entries
-            .iter()
-            .map(|entry| entry.data.len() as u64 + 32)
-            .sum::<u64>();
+        self.schedule.grew(entries);
     }
 
     /// Nothing may be purged meanwhile.
@@ -74,28 +70,22 @@ impl Checkpoints {
         self.running.is_some()
     }
 
-    /// The driver's part: begins one that is due, ends one that is done. Returns whether one was
-    /// taken.
-    pub(crate) fn look(&mut self, machine: &mut Machine, disk: &mut DiskThread) -> bool {
-        let mut taken = false;
+    /// The driver's part: begins one that is due, ends one that is done. Returns the index of
+    /// one that was taken.
+    pub(crate) fn look(&mut self, machine: &mut Machine, disk: &mut DiskThread) -> Option<u64> {
+        let mut taken = None;
         if let Some(Running::Ended(_)) = &self.running
             && let Some(Running::Ended(ended)) = self.running.take()
         {
             machine.end_walk();
             // After an error the log still has everything: the next growth tries again.
-            if let Ok((position, bytes)) = ended {
-                self.threshold = self.plan.checkpoint_growth.max(bytes);
-                self.kept.push(position);
-                if self.kept.len() > 2 {
-                    self.kept.remove(0);
-                }
-                disk.free(self.kept.clone());
-                taken = true;
+            if let Ok((index, position, bytes)) = ended {
+                disk.free(self.schedule.taken(position, bytes));
+                taken = Some(index);
             }
         }
-        if self.running.is_none() && self.grown >= self.threshold {
-            self.grown = 0;
-            let (index, term) = machine.applied();
+        let (index, term) = machine.applied();
+        if self.running.is_none() && self.schedule.begin(index) {
             let (meta, cursor) = machine.begin_walk();
             disk.position_for(index);
             self.running = Some(Running::Waiting(Begun {
@@ -115,11 +105,7 @@ impl Checkpoints {
                 Some(position) => Some(self.begin(begun, position, machine)),
                 None => Some(Running::Waiting(begun)),
             },
-            Some(Running::Walking {
-                writer,
-                cursor,
-                position,
-            }) => Some(self.chunk(writer, cursor, position, machine)),
+            Some(Running::Walking(walk)) => Some(self.chunk(walk, machine)),
             other => other,
         };
     }
@@ -135,38 +121,30 @@ impl Checkpoints {
         position.retain(|segment| !forgets && machine.store().needs_segment(segment));
         let disk = self.disk.clone();
         match CheckpointWriter::begin(disk, self.directory, index, term, &position, &meta) {
-            Ok(writer) => Running::Walking {
+            Ok(writer) => Running::Walking(Walk {
+                index,
                 writer,
                 cursor,
                 position,
-            },
+            }),
             Err(error) => Running::Ended(Err(error)),
         }
     }
 
-    fn chunk(
-        &self,
-        mut writer: CheckpointWriter<SimDisk>,
-        mut cursor: Cursor,
-        position: Position,
-        machine: &Machine,
-    ) -> Running {
+    fn chunk(&self, mut walk: Walk, machine: &Machine) -> Running {
         let mut rows: Vec<Vec<u8>> = Vec::new();
         let keys = self.plan.chunk_keys;
         let more = machine
             .store()
-            .walk(&mut cursor, keys, &mut |row| rows.push(row.to_vec()));
-        if let Err(error) = rows.iter().try_for_each(|row| writer.row(row)) {
+            .walk(&mut walk.cursor, keys, &mut |row| rows.push(row.to_vec()));
+        if let Err(error) = rows.iter().try_for_each(|row| walk.writer.row(row)) {
             return Running::Ended(Err(error));
         }
         if more {
-            return Running::Walking {
-                writer,
-                cursor,
-                position,
-            };
+            return Running::Walking(walk);
         }
-        let bytes = writer.written_bytes();
-        Running::Ended(writer.finish().map(|()| (position, bytes)))
+        let (index, position) = (walk.index, walk.position);
+        let bytes = walk.writer.written_bytes();
+        Running::Ended(walk.writer.finish().map(|()| (index, position, bytes)))
     }
 }

@@ -62,9 +62,10 @@ pub(crate) enum Happened {
         entries: Vec<Committed>,
         outcomes: Vec<(RequestId, Outcome)>,
     },
-    /// The read holds, and is applied.
-    ReadHolds(ReadId),
-    CheckpointTaken,
+    /// The read holds: everything up to this index is applied.
+    ReadHolds(ReadId, u64),
+    /// Of the state at this index.
+    CheckpointTaken(u64),
 }
 
 /// What a member found when it started.
@@ -130,6 +131,7 @@ impl SimMember {
             applied: opened.machine.applied().0,
             torn: opened.recovered.torn.is_some(),
         };
+        let schedule = opened.schedule(plan.checkpoint_growth);
         let boot = opened.boot(Settings {
             member: MEMBER,
             election_ticks: ELECTION_TICKS,
@@ -139,13 +141,12 @@ impl SimMember {
         });
         let replica = Replica::new(boot)?;
         let directory = identity.directory;
-        let position = opened.position;
         let member = Self {
             values,
             replica: ReplicaBox(replica),
             machine: opened.machine,
             thread: DiskThread::start(opened.journal, plan.fault == Some(Fault::EarlyReport)),
-            checkpoints: Checkpoints::new(disk.clone(), directory, plan, position),
+            checkpoints: Checkpoints::new(disk.clone(), directory, plan, schedule),
             incarnation: identity.incarnation,
             drafts: Vec::new(),
             reads: VecDeque::new(),
@@ -219,9 +220,8 @@ impl SimMember {
         if !self.tidy && !self.checkpoints.is_walking() {
             self.tidy = !self.machine.purge(self.purge_chunk);
         }
-        if self.checkpoints.look(&mut self.machine, &mut self.thread) {
-            out.push(Happened::CheckpointTaken);
-        }
+        let taken = self.checkpoints.look(&mut self.machine, &mut self.thread);
+        out.extend(taken.map(Happened::CheckpointTaken));
         Ok(())
     }
 
@@ -296,7 +296,7 @@ impl SimMember {
         let holds = self
             .confirmed
             .extract_if(.., |(index, _)| *index <= applied);
-        out.extend(holds.map(|(_, id)| Happened::ReadHolds(id)));
+        out.extend(holds.map(|(_, id)| Happened::ReadHolds(id, applied)));
         Ok(())
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct TreeEvent {
     pub(crate) action: Action,
     pub(crate) path: Name,
     pub(crate) value: Option<Bytes>,
+    /// The wall clock of the request, in milliseconds.
+    pub(crate) wall: u64,
 }
 
 /// What a client is answered, as far as it does not show in the state.
@@ -315,6 +317,7 @@ impl Apply<'_> {
             action,
             path: path.to_vec(),
             value,
+            wall: self.command.wall.0,
         });
     }
 

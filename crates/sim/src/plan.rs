@@ -47,16 +47,16 @@ impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let segment_bytes = *chance.pick(&[4 << 10, 8 << 10, 16 << 10, 32 << 10]);
+        let segment_bytes = *chance.pick(&[4 << 10, 4 << 10, 8 << 10, 16 << 10]);
         Self {
             seed,
             steps: 60 + chance.below(300),
             starts: 3 + chance.below(5),
             segment_bytes,
-            checkpoint_growth: *chance.pick(&[1 << 10, 4 << 10, 16 << 10, 64 << 10]),
+            checkpoint_growth: *chance.pick(&[1 << 10, 2 << 10, 8 << 10, 32 << 10]),
             chunk_keys: 1 + chance.below(12) as usize,
             purge_chunk: 1 + chance.below(8) as usize,
-            longest_value: u64::from(segment_bytes) / *chance.pick(&[5, 8, 40]),
+            longest_value: u64::from(segment_bytes) / *chance.pick(&[5, 5, 8, 40]),
             sector_bytes: *chance.pick(&[512, 4096]),
             fault: None,
         }

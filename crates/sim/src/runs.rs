@@ -19,7 +19,7 @@ pub fn swarm(plan: Plan, trace: Trace) -> (Trace, Seen) {
             world.draw_fault();
         }
         let mut up = world.start() && world.run(steps);
-        if up {
+        if up && start % 3 < 2 {
             up = world.settle();
         }
         if up && start % 2 == 0 {

@@ -161,6 +161,7 @@ impl TreeWatcher {
                         action: event.action,
                         path: event.node.path.to_vec(),
                         value: event.node.value,
+                        wall: event.wall.0,
                     };
                     let expected = model.tree_log.get(self.expected);
                     assert_eq!(Some(&found), expected, "P4: a v2 watch");

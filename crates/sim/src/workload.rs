@@ -37,7 +37,7 @@ pub(crate) fn request(chance: &mut Chance, model: &Model, longest_value: u64) ->
             ttl_s: 1 + draw.chance.below(6) as i64,
         },
         17 => Body::LeaseRevoke { id: draw.lease() },
-        18 => draw.compact(),
+        18..=19 => draw.compact(),
         _ => draw.tree(),
     }
 }
@@ -207,7 +207,12 @@ impl Draw<'_> {
 
     fn compact(&mut self) -> Body {
         let latest = self.model.revision;
-        let kept = self.chance.below(latest + 2).min(1 + latest / 3);
+        let most = if self.chance.one_in(3) {
+            latest + 2
+        } else {
+            12
+        };
+        let kept = self.chance.below(most).min(latest);
         Body::Compact {
             revision: latest as i64 + 1 - kept as i64,
         }

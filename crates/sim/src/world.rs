@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_log::{Disk as _, DiskErrorKind};
+use quorate_log::{Disk as _, DiskErrorKind, segment_number};
 use quorate_replica::{Committed, Machine, Monotonic, Now, OpenError};
 use quorate_store::command::{Body, Draft, Member};
 use quorate_store::{ClusterTime, Command, Reply, UnixMs};
@@ -43,6 +43,7 @@ pub struct World {
     going: BTreeMap<i64, u64>,
     /// Reads under way, with the last index that was answered when they were asked.
     reads: Vec<(u64, u64)>,
+    newest_checkpoint: u64,
     /// What happened so far, for tests that want to know that something did.
     pub(crate) seen: Seen,
 }
@@ -62,6 +63,8 @@ pub struct Seen {
     pub watched: u64,
     /// Starts from a checkpoint.
     pub from_checkpoint: u64,
+    /// Segments that are gone.
+    pub freed: u64,
     /// Checkpoints that rotted.
     pub rotten: u64,
 }
@@ -121,6 +124,7 @@ impl World {
             counter: 0,
             going: BTreeMap::new(),
             reads: Vec::new(),
+            newest_checkpoint: 0,
             seen: Seen::default(),
         }
     }
@@ -141,6 +145,7 @@ impl World {
             counter: self.counter,
             going: BTreeMap::new(),
             reads: Vec::new(),
+            newest_checkpoint: 0,
             seen: self.seen,
         }
     }
@@ -280,11 +285,12 @@ impl World {
     pub fn kill(&mut self, crash: Crash) {
         self.member = None;
         self.disk = self.survivors(crash);
-        if self.chance.one_in(6) {
-            self.rot_newest_of_two_checkpoints();
+        if self.chance.one_in(3) {
+            self.rot_newest_checkpoint();
         }
         self.reads.clear();
         self.going.clear();
+        self.newest_checkpoint = 0;
         let away = self.chance.below(5000);
         self.clock.now_ms += away;
         self.trace
@@ -467,15 +473,21 @@ impl World {
                     self.seen.ended += u64::from(id.counter == 0 && found.0);
                 }
             }
-            Happened::ReadHolds(id) => {
+            Happened::ReadHolds(id, index) => {
                 let at = self.reads.iter().position(|(read, _)| *read == id);
                 let (_, needed) = self.reads.remove(at.expect("a read is answered once"));
-                let last = self.known.last_index();
-                assert!(last >= needed, "P2: a read at {last} misses entry {needed}");
+                assert!(
+                    index >= needed,
+                    "P2: a read at {index} misses entry {needed}"
+                );
             }
-            Happened::CheckpointTaken => {
+            Happened::CheckpointTaken(index) => {
+                let newer = index > self.newest_checkpoint;
+                assert!(newer, "two checkpoints of index {index} count as two");
+                self.newest_checkpoint = index;
                 self.seen.checkpoints += 1;
-                self.trace.note(format_args!("checkpoint taken"));
+                self.trace
+                    .note(format_args!("checkpoint of index {index} taken"));
             }
         }
     }
@@ -593,6 +605,12 @@ impl World {
             assert!(rounds < 1000, "the member does not come to rest: {state:?}");
         }
         assert!(self.reads.is_empty(), "every read is answered");
+        let names = self.disk.list().expect("a disk with power");
+        let segments = names.iter().filter_map(|name| segment_number(name));
+        let (count, last) = segments.fold((0, 0), |(count, last), number| {
+            (count + 1, last.max(u64::from(number)))
+        });
+        self.seen.freed = last - count;
         let member = self.member.as_mut().expect("a member that settles");
         assert!(
             self.known.is_caught_up(member),
@@ -611,13 +629,17 @@ impl World {
         Ok(())
     }
 
-    /// With two there, a member must be able to start from the older one.
-    fn rot_newest_of_two_checkpoints(&mut self) {
+    /// With two there, a member must be able to start from the older one, and without any from the
+    /// log's beginning.
+    fn rot_newest_checkpoint(&mut self) {
         let mut names = self.disk.list().expect("a disk with power");
         names.retain(|name| name.ends_with(".checkpoint"));
         names.sort();
-        let [.., _, newest] = &names[..] else {
-            return;
+        let newest = match &names[..] {
+            [.., _, newest] => newest,
+            // The very first: nothing was freed yet.
+            [newest] if self.seen.checkpoints <= 1 && self.seen.rotten == 0 => newest,
+            _ => return,
         };
         let mut content = self.disk.content(newest).expect("it was listed");
         let at = self.chance.below(content.len() as u64) as usize;

@@ -3,9 +3,11 @@
 //! Each row holds the flag's name, its documentation and what it does to the [`Draft`]. Rules that
 //! hold between flags are in [`Draft::finish`], since flags come in any order.
 
+use std::time::Duration;
+
 use super::draft::Draft;
 use super::flags::{Apply, Effect, Flag, Kind, boolean, choice, int, list, uint};
-use super::{AllowList, LogFormat, LogLevel, LogOutput, Url};
+use super::{AllowList, DEFAULT_PROGRESS_INTERVAL, LogFormat, LogLevel, LogOutput, Url, duration};
 use Kind::{Bool, Choice, Int, List, Text, Uint};
 
 const fn flag(
@@ -221,6 +223,22 @@ pub(super) const TABLE: &[Flag] = &[
                 u32::try_from(streams).map_err(|_| "value out of range".to_owned())?;
             Ok(())
         },
+    ),
+    flag(
+        "watch-progress-notify-interval",
+        "from 3.6",
+        "10m",
+        Kind::Duration,
+        "How often a watcher that asked for it is told that nothing happened.",
+        progress_interval,
+    ),
+    flag(
+        "experimental-watch-progress-notify-interval",
+        "3.4 to 3.6",
+        "10m",
+        Kind::Duration,
+        "The older name of --watch-progress-notify-interval.",
+        progress_interval,
     ),
     flag(
         "auto-compaction-mode",
@@ -442,6 +460,18 @@ const COMPACTION_MODES: [&str; 2] = ["periodic", "revision"];
 const LOGGERS: [&str; 2] = ["zap", "capnslog"];
 const LOG_FORMATS: [&str; 2] = ["json", "console"];
 const PROXY_MODES: [&str; 3] = ["off", "readonly", "on"];
+
+const LEAST_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+fn progress_interval(draft: &mut Draft, value: &str) -> Result<(), String> {
+    // As in etcd: nothing and less is the default, and there is a least.
+    let ns = u64::try_from(duration::parse_ns(value)?).unwrap_or(0);
+    draft.config.watch_progress_interval = match ns {
+        0 => DEFAULT_PROGRESS_INTERVAL,
+        ns => Duration::from_nanos(ns).max(LEAST_PROGRESS_INTERVAL),
+    };
+    Ok(())
+}
 
 fn no_discovery(draft: &mut Draft, name: &str, value: &str) -> Result<(), String> {
     if !value.is_empty() {

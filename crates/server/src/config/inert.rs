@@ -133,7 +133,6 @@ pub(super) const TABLE: &[Flag] = &[
     inert("compact-hash-check-time", "from 3.6", "1m", Duration, CHECKS),
     inert("compaction-batch-limit", "from 3.6", "1000", Int, "compaction never blocks"),
     inert("compaction-sleep-interval", "from 3.6", "10ms", Duration, "compaction never blocks"),
-    inert("watch-progress-notify-interval", "from 3.6", "10m", Duration, LATER),
     inert("bootstrap-defrag-threshold-megabytes", "from 3.6", "0", Uint, DEFRAG),
     // Unsafe.
     inert("unsafe-no-fsync", "from 3.5", "false", Bool, "what it answered is on disk, always"),
@@ -155,7 +154,6 @@ pub(super) const TABLE: &[Flag] = &[
     inert("experimental-compaction-batch-limit", "3.4 to 3.6", "1000", Int, "compaction never blocks"),
     inert("experimental-compaction-sleep-interval", "3.5 to 3.6", "10ms", Duration, "compaction never blocks"),
     inert("experimental-peer-skip-client-san-verification", "3.4 to 3.6", "false", Bool, TLS),
-    inert("experimental-watch-progress-notify-interval", "3.4 to 3.6", "10m", Duration, LATER),
     inert("experimental-downgrade-check-time", "3.5 to 3.6", "5s", Duration, CLUSTER),
     inert("experimental-warning-apply-duration", "3.4 to 3.6", "100ms", Duration, LATER),
     inert("experimental-warning-unary-request-duration", "3.5 to 3.6", "300ms", Duration, LATER),

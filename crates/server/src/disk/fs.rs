@@ -62,6 +62,15 @@ impl FsDisk {
         )
     }
 
+    /// The same directory through a handle that measures nothing.
+    #[must_use]
+    pub fn untimed(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            times: None,
+        }
+    }
+
     /// Where the directory is.
     #[must_use]
     pub fn path(&self) -> &Path {

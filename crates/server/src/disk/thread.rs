@@ -76,7 +76,8 @@ impl DiskThread {
         on_done: impl Fn(Result<Vec<Persisted>, DiskFailure>) + Send + 'static,
     ) -> Self {
         let (queue, messages) = channel();
-        let disk = journal.disk().clone();
+        // What is prepared ahead keeps nobody waiting.
+        let disk = journal.disk().untimed();
         let preparer = Preparer::start(disk, journal.directory(), journal.config());
         let mut writer = Writer {
             journal,

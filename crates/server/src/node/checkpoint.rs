@@ -9,24 +9,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use quorate_log::{CheckpointWriter, DirectoryId, Entry, LogError, Position};
+use quorate_replica::CheckpointSchedule;
 use quorate_store::{Cursor, Revision};
 
 use super::Shared;
 use crate::disk::{DiskThread, FsDisk};
 
 /// The log grows by at least this between two checkpoints, in bytes.
-const LEAST_GROWTH: u64 = 64 << 20;
+pub(super) const LEAST_GROWTH: u64 = 64 << 20;
 /// Keys walked under one hold of the machine's lock.
 const CHUNK_KEYS: usize = 512;
 
 pub(super) struct Checkpoints {
     disk: FsDisk,
     directory: DirectoryId,
-    /// Bytes that went to the log since the last checkpoint began.
-    grown: u64,
-    threshold: u64,
-    /// Positions of the two newest checkpoints, older first.
-    kept: Vec<Position>,
+    schedule: CheckpointSchedule,
     running: Option<JoinHandle<Result<Taken, LogError>>>,
     abandon: Arc<AtomicBool>,
     /// The oldest revision when clearing up last began.
@@ -47,20 +44,11 @@ struct Begun {
 }
 
 impl Checkpoints {
-    /// `newest` is the checkpoint that the member started from, `replayed` what the log held
-    /// behind it.
-    pub(super) fn new<'a>(
-        disk: FsDisk,
-        directory: DirectoryId,
-        newest: Option<Position>,
-        replayed: impl Iterator<Item = &'a Entry>,
-    ) -> Self {
+    pub(super) fn new(disk: FsDisk, directory: DirectoryId, schedule: CheckpointSchedule) -> Self {
         Self {
             disk,
             directory,
-            grown: replayed.map(log_bytes).sum(),
-            threshold: LEAST_GROWTH,
-            kept: newest.into_iter().collect(),
+            schedule,
             running: None,
             abandon: Arc::default(),
             compacted: Revision::ZERO,
@@ -69,7 +57,7 @@ impl Checkpoints {
 
     /// Notes what goes to the log.
     pub(super) fn grew(&mut self, entries: &[Entry]) {
-        self.grown += entries.iter().map(log_bytes).sum::<u64>();
+        self.schedule.grew(entries);
     }
 
     /// Whether one is being written: nothing may be purged meanwhile.
@@ -78,11 +66,7 @@ impl Checkpoints {
     }
 
     /// Begins one that is due; ends one that is done.
-    pub(super) fn look(
-        &mut self,
-        shared: &Arc<Shared>,
-        disk: &DiskThread,
-    ) -> Result<(), String> {
+    pub(super) fn look(&mut self, shared: &Arc<Shared>, disk: &DiskThread) -> Result<(), String> {
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             let joined = self.running.take().expect("just seen").join();
             shared
@@ -93,28 +77,25 @@ impl Checkpoints {
             match joined.map_err(|_| "the checkpoint thread panicked".to_owned())? {
                 Ok(taken) => {
                     tracing::info!(bytes = taken.bytes, "checkpoint taken");
-                    self.threshold = LEAST_GROWTH.max(taken.bytes);
-                    self.kept.push(taken.position);
-                    if self.kept.len() > 2 {
-                        self.kept.remove(0);
-                    }
-                    disk.free(self.kept.clone());
+                    disk.free(self.schedule.taken(taken.position, taken.bytes));
                 }
                 // The log still has everything: the next growth tries again.
                 Err(error) => tracing::error!(%error, "no checkpoint could be taken"),
             }
         }
-        if self.running.is_none() && self.grown >= self.threshold {
+        if self.running.is_none() && self.schedule.is_due() {
             self.begin(shared, disk);
         }
         Ok(())
     }
 
     fn begin(&mut self, shared: &Arc<Shared>, disk: &DiskThread) {
-        self.grown = 0;
         let begun = {
             let mut machine = shared.machine.write().expect("a panic ends the process");
             let (index, term) = machine.applied();
+            if !self.schedule.begin(index) {
+                return;
+            }
             let (meta, cursor) = machine.begin_walk();
             Begun {
                 index,
@@ -191,9 +172,4 @@ fn write(
     let bytes = writer.written_bytes();
     writer.finish()?;
     Ok(Taken { position, bytes })
-}
-
-/// About what an entry takes in the log, its record's head included.
-fn log_bytes(entry: &Entry) -> u64 {
-    entry.data.len() as u64 + 32
 }

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quorate_replica::{Applied, Committed, Effect, Input, ReadId};
-use quorate_store::Change;
+use quorate_store::{Action, Change, Store, tree};
 use tokio::sync::oneshot;
 
 use super::checkpoint::Checkpoints;
 use super::{Inbox, Shared};
 use crate::disk::{DiskThread, Persist};
+use crate::metrics::Tally;
 
 /// Changes cleared up after a compaction in one turn.
 const PURGE_CHUNK: usize = 2_000;
@@ -30,6 +31,8 @@ pub(super) struct Driver {
     reads: Reads,
     effects: Vec<Effect>,
     applied: u64,
+    /// The leader when it was last looked for.
+    leader: Option<u64>,
 }
 
 /// Reads on their way through the replica: one id stands for all that came in one turn.
@@ -59,7 +62,10 @@ impl Driver {
             disk,
             checkpoints,
             reads: Reads::default(),
-            effects: Vec::new(), applied }
+            effects: Vec::new(),
+            applied,
+            leader: None,
+        }
     }
 
     /// Runs until the member stops; then ends the disk thread, all that was written synced.
@@ -123,6 +129,7 @@ impl Driver {
         if ticked {
             self.reads.expire(Instant::now());
             self.step(Input::Tick)?;
+            self.look_for_leader();
         }
         self.tidy();
         self.checkpoints.look(&self.shared, &self.disk)
@@ -187,6 +194,9 @@ impl Driver {
                 self.shared.watch_hub.publish(&changes);
                 self.shared.tree_hub.publish(&changes);
             }
+            if applied.notice.expired {
+                self.count_expired(machine.store(), &changes);
+            }
             let compacted = machine.store().oldest();
             if compacted > self.checkpoints.compacted {
                 self.checkpoints.compacted = compacted;
@@ -195,14 +205,42 @@ impl Driver {
             applied
         };
         self.applied = notice.index;
+        let mut tally = Tally::default();
         let mut inbox = self.shared.inbox();
         for (id, outcome) in outcomes {
+            tally.add(&id, &outcome);
             if id.member == self.shared.member_id && id.incarnation == self.shared.incarnation {
                 inbox.waiters.answer(id.counter, Ok(outcome));
             }
         }
         drop(inbox);
+        tally.count(&self.shared.metrics);
         Ok(Input::Applied(notice))
+    }
+
+    /// Counts the nodes whose v2 ttl ended.
+    fn count_expired(&self, store: &Store, changes: &[Change]) {
+        let ended = changes.iter().filter(|change| {
+            let event = tree::Event::of(store, change, &*self.shared.segments);
+            // A node that went with its lease had no expiration.
+            event.is_ok_and(|event| {
+                event.is_some_and(|event| {
+                    let previous = event.previous.as_ref();
+                    event.action == Action::Expire
+                        && previous.is_some_and(|node| node.expiration.is_some())
+                })
+            })
+        });
+        let ended = ended.count() as u64;
+        self.shared.metrics.tree.expired(ended);
+    }
+
+    fn look_for_leader(&mut self) {
+        let leader = self.shared.replica().status().leader;
+        if leader.is_some() && leader != self.leader {
+            self.shared.metrics.leader_changes.one();
+        }
+        self.leader = leader;
     }
 
     /// Clears up a chunk of what compaction left behind.

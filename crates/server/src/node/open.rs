@@ -12,7 +12,7 @@ use quorate_store::command::{Body, Member};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
 use super::{Inbox, Node, Shared, Unavailable, compaction};
 use crate::config::Config;
@@ -103,8 +103,8 @@ impl Running {
             "opened the data directory"
         );
 
-        let replayed = opened.recovered.entries.iter().map(|(entry, _)| entry);
-        let checkpoints = Checkpoints::new(disk, directory, opened.position.take(), replayed);
+        let schedule = opened.schedule(LEAST_GROWTH);
+        let checkpoints = Checkpoints::new(disk, directory, schedule);
         let replica = Self::replica(&config, &identity, &mut opened)?;
         let Opened { journal, machine, .. } = opened;
         let shared = Self::share(config, &identity, machine, replica, &segments);

@@ -30,6 +30,12 @@ impl Form {
         matching.next().map(|(_, value)| &value[..])
     }
 
+    /// All values of `name`.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let matching = self.0.iter().filter(move |(key, _)| key == name.as_bytes());
+        matching.map(|(_, value)| &value[..])
+    }
+
     /// The first value of `name`, taken out.
     pub(super) fn take(&mut self, name: &str) -> Vec<u8> {
         let found = self.0.iter_mut().find(|(key, _)| key == name.as_bytes());

@@ -1,7 +1,6 @@
-//! `/v2/stats/self` and `/v2/stats/leader`: who this member is and whom it follows.
+//! `/v2/stats`: who this member is, whom it follows, and what v2 clients did here.
 //!
 //! The counts of append requests are those between members, so a member alone shows zero.
-//! `/v2/stats/store` is not built yet.
 //!
 //! Source: spec v2-api.md §3.3.
 
@@ -19,6 +18,7 @@ pub(super) fn stats(node: &Node, method: &Method, path: &[u8]) -> Response<Body>
     let body: fn(&Node) -> Vec<u8> = match path {
         b"/v2/stats/self" => this_member,
         b"/v2/stats/leader" => leader,
+        b"/v2/stats/store" => store,
         _ => return not_found(),
     };
     if method != Method::GET {
@@ -52,6 +52,11 @@ fn this_member(node: &Node) -> Vec<u8> {
 
 fn leader(node: &Node) -> Vec<u8> {
     format!("{{\"leader\":\"{:x}\",\"followers\":{{}}}}", node.member_id()).into_bytes()
+}
+
+fn store(node: &Node) -> Vec<u8> {
+    let watchers = node.tree_hub().watchers();
+    node.metrics().tree.stats(watchers).into_bytes()
 }
 
 /// As Go prints a duration: `2.87s`, `1h0m3.5s`.

@@ -98,13 +98,8 @@ impl Hub {
     }
 
     /// How many watch.
-    pub fn len(&self) -> usize {
+    pub fn watchers(&self) -> usize {
         self.lock().values().map(Vec::len).sum()
-    }
-
-    /// Whether nobody watches.
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<Arc<Waiter>>>> {

@@ -20,6 +20,7 @@ impl Api {
         if !serializable {
             self.linearize().await?;
         }
+        self.node.metrics().ranges.one();
         let header = self.header(Revision::ZERO);
         let (machine, values) = (self.node.machine(), self.node.values());
         let answer = machine
@@ -71,6 +72,7 @@ impl Api {
         let machine = self.node.machine();
         let reply = machine.store().read_txn(&txn, self.node.values());
         let reply = reply.map_err(|error| status::read(&error))?;
+        self.node.metrics().ranges.add(reply.responses.len() as u64);
         Ok(framed(&encode::txn(
             encode::at(header, machine.store().revision()),
             reply,

@@ -18,10 +18,11 @@ use quorate_proto::etcdserverpb::{
     maintenance_server::MaintenanceServer, watch_server::WatchServer,
 };
 use quorate_proto::health::health_server::HealthServer;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower::Service;
 
 use super::{Api, admission, lease, limits, status, unary};
+use crate::metrics::{self, Call, Calls, Counter, MethodId};
 use crate::node::Node;
 
 /// All v3 services, for a port that speaks HTTP/2.
@@ -76,33 +77,69 @@ impl Services {
         let api = &self.api;
         let (head, body) = request.into_parts();
         let answer = match head.uri.path() {
-            "/etcdserverpb.KV/Range" => self.unary(body, |request| api.range(request)).await,
-            "/etcdserverpb.KV/Put" => self.unary(body, |request| api.put(request)).await,
-            "/etcdserverpb.KV/DeleteRange" => {
-                self.unary(body, |request| api.delete_range(request)).await
+            "/etcdserverpb.KV/Range" => {
+                self.unary(metrics::RANGE, body, |request| api.range(request))
+                    .await
             }
-            "/etcdserverpb.KV/Txn" => self.unary(body, |request| api.txn(request)).await,
-            "/etcdserverpb.KV/Compact" => self.unary(body, |request| api.compact(request)).await,
+            "/etcdserverpb.KV/Put" => {
+                self.unary(metrics::PUT, body, |request| api.put(request))
+                    .await
+            }
+            "/etcdserverpb.KV/DeleteRange" => {
+                self.unary(metrics::DELETE_RANGE, body, |request| {
+                    api.delete_range(request)
+                })
+                .await
+            }
+            "/etcdserverpb.KV/Txn" => {
+                self.unary(metrics::TXN, body, |request| api.txn(request))
+                    .await
+            }
+            "/etcdserverpb.KV/Compact" => {
+                self.unary(metrics::COMPACT, body, |request| api.compact(request))
+                    .await
+            }
             // Boxed, or every call would carry the room for it.
             _ => return Box::pin(self.other(Request::from_parts(head, Body::new(body)))).await,
         };
         unary::respond(answer)
     }
 
-    /// Reads the request, and has it answered.
-    async fn unary<B, Q, F>(&self, body: B, answer: impl FnOnce(Q) -> F) -> Result<Bytes, Status>
+    /// Reads the request, has it answered, and counts the call.
+    async fn unary<B, Q, F>(
+        &self,
+        method: MethodId,
+        body: B,
+        answer: impl FnOnce(Q) -> F,
+    ) -> Result<Bytes, Status>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<axum::BoxError>,
         Q: Message + Default,
         F: Future<Output = Result<Bytes, Status>>,
     {
-        answer(unary::read(body, self.receive_bytes).await?).await
+        let metrics = &**self.api.node.metrics();
+        let call = Call::begin(metrics, method);
+        let read = unary::read(body, self.receive_bytes, &metrics.received_bytes).await;
+        let answer = match read {
+            Ok(request) => answer(request).await,
+            Err(status) => Err(status),
+        };
+        match &answer {
+            Ok(message) => {
+                let bytes = message.len() - unary::PREFIX_BYTES;
+                metrics.sent_bytes.add(bytes as u64);
+                call.end(Code::Ok);
+            }
+            Err(status) => call.end(status.code()),
+        }
+        answer
     }
 
-    /// The one streaming call of KV.
+    /// The one streaming call of KV. Its bytes are counted by whoever handed it here.
     async fn range_stream(&self, body: Body) -> Response<Body> {
-        let answer = match unary::read(body, self.receive_bytes).await {
+        let read = unary::read(body, self.receive_bytes, &Counter::default()).await;
+        let answer = match read {
             Ok(request) => self.api.range_stream(request).await,
             Err(status) => Err(status),
         };
@@ -110,8 +147,14 @@ impl Services {
     }
 
     /// A call that tonic frames.
-    async fn other(&self, request: Request<Body>) -> Response<Body> {
+    async fn other(&self, mut request: Request<Body>) -> Response<Body> {
         let path = request.uri().path().to_owned();
+        let metrics = self.api.node.metrics();
+        let call = Calls::find(&path).map(|method| {
+            let body = std::mem::take(request.body_mut());
+            *request.body_mut() = metrics::count_request(body, metrics, method);
+            Call::begin(metrics.clone(), method)
+        });
         let service = path.rsplit_once('/').map_or("", |(service, _)| service);
         let Ok(response) = match service {
             "/etcdserverpb.Watch" => self.watch.clone().call(request).await,
@@ -126,7 +169,11 @@ impl Services {
             "/etcdserverpb.KV" => Ok(status::unknown_method(&path).into_http()),
             _ => Ok(status::unknown_service(service).into_http()),
         };
-        admission::reworded(response.map(Body::new), &path)
+        let response = admission::reworded(response.map(Body::new), &path);
+        match call {
+            Some(call) => metrics::count_response(response, call),
+            None => response,
+        }
     }
 }
 

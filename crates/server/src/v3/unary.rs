@@ -16,15 +16,20 @@ use prost::Message;
 use tonic::Status;
 
 use super::limits;
+use crate::metrics::Counter;
 
 /// One byte that says whether the message is compressed, four with its length.
-const PREFIX_BYTES: usize = 5;
+pub(super) const PREFIX_BYTES: usize = 5;
 
-/// Reads the one message of a request, of at most `limit` bytes.
+/// Reads the one message of a request, of at most `limit` bytes, which are added to `received`.
 ///
 /// # Errors
 /// As Go's gRPC words them for a message that is too large or compressed.
-pub(super) async fn read<B, Q>(mut body: B, limit: usize) -> Result<Q, Status>
+pub(super) async fn read<B, Q>(
+    mut body: B,
+    limit: usize,
+    received_bytes: &Counter,
+) -> Result<Q, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
@@ -41,6 +46,7 @@ where
     let (compressed, len) = prefix(&received);
     check(compressed, len, limit)?;
     let message = received.split_off(PREFIX_BYTES);
+    received_bytes.add(message.len() as u64);
     if message.len() != len {
         return Err(Status::internal(
             "the request does not hold exactly one message",
@@ -184,7 +190,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime");
-        runtime.block_on(read(body, limit))
+        runtime.block_on(read(body, limit, &Counter::default()))
     }
 
     fn request() -> RangeRequest {
