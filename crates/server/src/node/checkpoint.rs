@@ -44,7 +44,11 @@ struct Begun {
 }
 
 impl Checkpoints {
-    pub(super) fn new(disk: FsDisk, directory: DirectoryId, schedule: CheckpointSchedule) -> Self {
+    pub(super) fn new(
+        disk: FsDisk,
+        directory: DirectoryId,
+        schedule: CheckpointSchedule,
+    ) -> Self {
         Self {
             disk,
             directory,
@@ -66,7 +70,11 @@ impl Checkpoints {
     }
 
     /// Begins one that is due; ends one that is done.
-    pub(super) fn look(&mut self, shared: &Arc<Shared>, disk: &DiskThread) -> Result<(), String> {
+    pub(super) fn look(
+        &mut self,
+        shared: &Arc<Shared>,
+        disk: &DiskThread,
+    ) -> Result<(), String> {
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             let joined = self.running.take().expect("just seen").join();
             shared
@@ -77,6 +85,7 @@ impl Checkpoints {
             match joined.map_err(|_| "the checkpoint thread panicked".to_owned())? {
                 Ok(taken) => {
                     tracing::info!(bytes = taken.bytes, "checkpoint taken");
+                    shared.metrics.took_checkpoint(taken.bytes);
                     disk.free(self.schedule.taken(taken.position, taken.bytes));
                 }
                 // The log still has everything: the next growth tries again.

@@ -17,6 +17,7 @@ use super::driver::Driver;
 use super::{Inbox, Node, Shared, Unavailable, compaction};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments};
+use crate::metrics::DiskTimes;
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,9 @@ impl Running {
 
         let directory = identity.directory;
         let config_of_journal = JournalConfig::default();
-        let mut opened = Opened::read(disk.clone(), directory, config_of_journal, &*segments)?;
+        let (log_disk, log_times) = disk.timed();
+        let (checkpoint_disk, checkpoint_times) = disk.timed();
+        let mut opened = Opened::read(log_disk, directory, config_of_journal, &*segments)?;
         for corrupt in &opened.rejected {
             tracing::warn!(%corrupt, "a checkpoint does not verify; starting from an older one");
         }
@@ -104,10 +107,14 @@ impl Running {
         );
 
         let schedule = opened.schedule(LEAST_GROWTH);
-        let checkpoints = Checkpoints::new(disk, directory, schedule);
+        let checkpoints = Checkpoints::new(checkpoint_disk, directory, schedule);
         let replica = Self::replica(&config, &identity, &mut opened)?;
         let Opened { journal, machine, .. } = opened;
-        let shared = Self::share(config, &identity, machine, replica, &segments);
+        let times = DiskTimes {
+            log: log_times,
+            checkpoints: checkpoint_times,
+        };
+        let shared = Self::share(config, &identity, (machine, replica), &segments, times);
         let reports = shared.clone();
         let thread = DiskThread::start(journal, segments, move |done| {
             reports.inbox().done.push(done);
@@ -151,9 +158,9 @@ impl Running {
     fn share(
         config: Config,
         identity: &Identity,
-        machine: Machine,
-        replica: Replica,
+        (machine, replica): (Machine, Replica),
         segments: &Arc<Segments>,
+        disk_times: DiskTimes,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             cluster_id: identity.cluster,
@@ -171,6 +178,8 @@ impl Running {
             closed: watch::Sender::new(false),
             watch_hub: Arc::default(),
             tree_hub: Arc::default(),
+            metrics: Arc::default(),
+            disk_times,
             config,
         })
     }
