@@ -14,6 +14,7 @@ import tempfile
 import time
 
 import grpc
+from google.protobuf.message import DecodeError  # noqa: F401, for the scripts
 from grpc_tools import protoc
 
 HERE = os.path.dirname(os.path.abspath(__file__))
