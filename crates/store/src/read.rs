@@ -87,13 +87,14 @@ impl Store {
     ///
     /// Behind `after`, which is moved; at most `max` versions, and no more keys than that. Returns
     /// whether more may be left. What [`Self::purge`] has not dropped yet is left out all the same,
-    /// and so is a tombstone exactly at the compaction: some etcds keep it and some do not.
+    /// and so is a tombstone exactly at the compaction: some etcds keep it and some do not. `out` is
+    /// also told whether the version is the one that stands at `last`.
     pub fn kept_versions(
         &self,
         after: &mut Option<(Key, Revision)>,
         last: Revision,
         max: usize,
-        out: &mut dyn FnMut(&Key, &FileVersion),
+        out: &mut dyn FnMut(&Key, &FileVersion, bool),
     ) -> bool {
         let oldest = self.oldest();
         let (start, mut behind) = match &*after {
@@ -111,7 +112,8 @@ impl Store {
                 if left == 0 {
                     return true;
                 }
-                out(key, version);
+                let stands = chain.at(last).map(|newest| newest.revision);
+                out(key, version, stands == Some(version.revision));
                 *after = Some((key.clone(), version.revision));
                 left -= 1;
             }

@@ -109,8 +109,14 @@ fn attempt(node: &Node, asked: i64) -> Result<Option<Digested>, Status> {
 }
 
 /// All versions that count, in the order in which they were written.
+///
+/// As in etcd, one at or below the compaction counts only while it stands at `last`, unless no key
+/// is alive there.
 fn in_order(node: &Node, last: Revision, compacted: i64) -> Option<Vec<(Revision, u32, Key)>> {
+    let oldest = Revision::new(u64::try_from(compacted).unwrap_or(0));
     let mut versions = Vec::new();
+    let mut replaced = Vec::new();
+    let mut is_any_alive = false;
     let mut after = None;
     loop {
         let machine = node.machine();
@@ -118,13 +124,22 @@ fn in_order(node: &Node, last: Revision, compacted: i64) -> Option<Vec<(Revision
         if store.compacted() != compacted {
             return None;
         }
-        let more = store.kept_versions(&mut after, last, STEP, &mut |key, version| {
-            versions.push((version.revision, version.sub, key.clone()));
+        let more = store.kept_versions(&mut after, last, STEP, &mut |key, version, stands| {
+            let named = (version.revision, version.sub, key.clone());
+            if stands || version.revision > oldest {
+                versions.push(named);
+            } else {
+                replaced.push(named);
+            }
+            is_any_alive |= stands && version.count > 0;
         });
         drop(machine);
         if !more {
             break;
         }
+    }
+    if !is_any_alive {
+        versions.append(&mut replaced);
     }
     versions.sort_unstable_by_key(|(revision, sub, _)| (*revision, *sub));
     Some(versions)
