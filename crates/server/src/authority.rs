@@ -12,6 +12,9 @@
 //!
 //! Source: RFC 9113 §4.1, §6.2; RFC 7541 §5, §6, appendix B.
 
+// A group of binary digits is a character's code.
+#![allow(clippy::unusual_byte_groupings)]
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

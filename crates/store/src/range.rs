@@ -16,6 +16,9 @@ pub struct KeyRange {
     pub end: KeyEnd,
 }
 
+/// A range as an ordered map takes it.
+pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// The end of a [`KeyRange`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum KeyEnd {
@@ -72,7 +75,7 @@ impl KeyRange {
     }
 
     /// As bounds of an ordered map. `None` when it is empty, for which a map would panic.
-    pub fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(crate) fn bounds(&self) -> Option<Bounds<'_>> {
         if self.is_empty() {
             return None;
         }
