@@ -20,6 +20,9 @@ use super::{Condition, Op, Path, Refusal, Request, Write, path};
 /// How many records one [`expire`] makes, unless a single directory holds more.
 const EXPIRE_MAX: usize = 1000;
 
+/// The last end that a node can have, in the year 2262: etcd counts nanoseconds in 63 bits.
+const LAST_MS: u64 = i64::MAX as u64 / 1_000_000;
+
 /// What a write answers: its event.
 pub type Reply = Event;
 
@@ -362,9 +365,11 @@ impl Tree<'_> {
     }
 
     fn deadline(&self, write: &Write) -> Option<Deadline> {
-        write.ttl_ms().map(|ttl_ms| Deadline {
+        let ttl_ms = write.ttl_s?.checked_mul(1000)?;
+        let shown = self.writing.wall.0.checked_add(ttl_ms)?;
+        (shown <= LAST_MS).then(|| Deadline {
             at: ClusterTime(self.writing.time.0.saturating_add(ttl_ms)),
-            shown: UnixMs(self.writing.wall.0.saturating_add(ttl_ms)),
+            shown: UnixMs(shown),
         })
     }
 }

@@ -68,20 +68,11 @@ pub enum Op {
 pub struct Write {
     /// The value; ignored for directories.
     pub value: Blob,
-    /// Time to live in seconds; `None` is for ever, and so is one whose nanoseconds overflow.
+    /// Time to live in seconds; `None` is for ever, and so is one that ends after the year 2262,
+    /// where nanoseconds since 1970 overflow.
     pub ttl_s: Option<u64>,
     /// Keep the value and tell no watcher.
     pub refresh: bool,
-}
-
-impl Write {
-    /// The time to live in milliseconds. `None` is for ever.
-    pub fn ttl_ms(&self) -> Option<u64> {
-        const MAX_S: u64 = i64::MAX as u64 / 1_000_000_000;
-        self.ttl_s
-            .filter(|&ttl_s| ttl_s <= MAX_S)
-            .map(|ttl_s| ttl_s * 1000)
-    }
 }
 
 /// How a file must be for a compare-and-swap or -delete. At least one of the two is given.
