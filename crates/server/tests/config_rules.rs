@@ -339,3 +339,16 @@ fn logs_go_where_they_are_sent() {
     assert_refused("--log-outputs=", "no log output given");
     assert_refused("--logger foo", "invalid value");
 }
+
+#[test]
+fn progress_intervals_have_a_least_and_a_default() {
+    let interval = |value: &str| {
+        let config = served(&format!("--watch-progress-notify-interval={value}"));
+        config.watch_progress_interval
+    };
+    assert_eq!(interval("3s"), Duration::from_secs(3));
+    assert_eq!(interval("1ms"), Duration::from_millis(100));
+    for unset in ["0s", "-1s", "10m"] {
+        assert_eq!(interval(unset), Duration::from_secs(600), "{unset}");
+    }
+}

@@ -138,6 +138,7 @@ impl Services {
 
     /// The one streaming call of KV. Its bytes are counted by whoever handed it here.
     async fn range_stream(&self, body: Body) -> Response<Body> {
+        self.api.node.metrics().ranges.one();
         let read = unary::read(body, self.receive_bytes, &Counter::default()).await;
         let answer = match read {
             Ok(request) => self.api.range_stream(request).await,
