@@ -5,6 +5,7 @@
 
 mod check;
 mod wire;
+mod writes;
 
 pub use check::Limits;
 pub use wire::{DecodeError, Draft};

@@ -1,16 +1,11 @@
 //! The checks a request passes before it may become a command.
 //!
-//! Source: spec/v3-api.md §2.2 to §2.5. The overlap check collects, for each branch, the keys it
-//! puts and the ranges it deletes; branches of a nested txn exclude one another, so their puts may
-//! repeat, but both count against the parent.
-
-use alloc::collections::BTreeSet;
-use alloc::vec::Vec;
-use bytes::Bytes;
+//! Source: spec/v3-api.md §2.2 to §2.5.
 
 use super::wire::MAX_DEPTH;
+use super::writes::Writes;
 use super::{Body, Op, Put, Txn};
-use crate::{KeyRange, Refusal};
+use crate::Refusal;
 
 /// Bounds on a request.
 #[derive(Clone, Copy, Debug)]
@@ -95,63 +90,5 @@ impl Txn {
             }
         }
         Ok(())
-    }
-}
-
-/// What a branch writes.
-#[derive(Default)]
-struct Writes {
-    puts: BTreeSet<Bytes>,
-    deletes: Vec<KeyRange>,
-}
-
-impl Writes {
-    fn of(branch: &[Op]) -> Result<Self, Refusal> {
-        let mut all = Self::default();
-        for op in branch {
-            if let Op::DeleteRange(delete) = op {
-                all.deletes.push(delete.range.clone());
-            }
-        }
-        // A nested txn's two branches exclude one another: each is held against what stands
-        // beside the txn, then both count for what follows.
-        for op in branch {
-            if let Op::Txn(txn) = op {
-                let then = Self::of(&txn.success)?;
-                let otherwise = Self::of(&txn.failure)?;
-                then.refuse_overlap(&all)?;
-                otherwise.refuse_overlap(&all)?;
-                for side in [then, otherwise] {
-                    all.puts.extend(side.puts);
-                    all.deletes.extend(side.deletes);
-                }
-            }
-        }
-        for op in branch {
-            if let Op::Put(put) = op {
-                let fresh = !all.puts.contains(&put.key);
-                if !fresh || all.deletes.iter().any(|range| range.contains(&put.key)) {
-                    return Err(Refusal::DuplicateKey);
-                }
-                all.puts.insert(put.key.clone());
-            }
-        }
-        Ok(all)
-    }
-
-    fn refuse_overlap(&self, beside: &Self) -> Result<(), Refusal> {
-        let repeated = self.puts.iter().any(|key| {
-            beside.puts.contains(key) || beside.deletes.iter().any(|range| range.contains(key))
-        });
-        let deleted = self.deletes.iter().any(|range| {
-            range
-                .bounds()
-                .is_some_and(|bounds| beside.puts.range::<[u8], _>(bounds).next().is_some())
-        });
-        if repeated || deleted {
-            Err(Refusal::DuplicateKey)
-        } else {
-            Ok(())
-        }
     }
 }
