@@ -35,14 +35,9 @@ pub(crate) struct Test {
 fn suite_list() -> String {
     let mut text = String::from("Suites, in order, with their budgets in seconds:\n");
     for suite in SUITES {
-        let by_name = if suite.by_default {
-            ""
-        } else {
-            " [only when named]"
-        };
         let budget = suite.budget.as_secs();
         text.push_str(&format!(
-            "  {:16}{budget:>5}  {}{by_name}\n",
+            "  {:16}{budget:>5}  {}\n",
             suite.name, suite.about
         ));
     }
@@ -106,11 +101,7 @@ impl Test {
             bail!("there is no suite {name:?}; see cargo xtask test --help");
         }
         let wanted = |suite: &&Suite| {
-            if self.only.is_empty() {
-                suite.by_default
-            } else {
-                self.only.iter().any(|n| n == suite.name)
-            }
+            self.only.is_empty() || self.only.iter().any(|name| name == suite.name)
         };
         Ok(SUITES.iter().filter(wanted).collect())
     }

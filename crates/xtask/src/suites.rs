@@ -17,8 +17,6 @@ pub(crate) struct Suite {
     /// Over this it is reported, at three times this it is killed.
     pub(crate) budget: Duration,
     pub(crate) about: &'static str,
-    /// Whether it runs when no suite is named.
-    pub(crate) by_default: bool,
     pub(crate) needs_server: bool,
     work: fn(&Path) -> Result<Outcome>,
 }
@@ -34,7 +32,6 @@ pub(crate) const fn suite(
         name,
         budget,
         about,
-        by_default: true,
         needs_server: true,
         work,
     }
@@ -43,13 +40,6 @@ pub(crate) const fn suite(
 const fn without_server(suite: Suite) -> Suite {
     Suite {
         needs_server: false,
-        ..suite
-    }
-}
-
-const fn only_when_named(suite: Suite) -> Suite {
-    Suite {
-        by_default: false,
         ..suite
     }
 }
@@ -86,12 +76,12 @@ pub(crate) const SUITES: &[Suite] = &[
         "recorded answers of etcd 3.4.23's v2 API",
         conformance::v2,
     ),
-    only_when_named(suite(
+    suite(
         "v3-conformance",
         120,
-        "recorded answers of the JSON gateway",
+        "recorded answers of etcd 3.7.1's JSON gateway",
         conformance::v3,
-    )),
+    ),
     suite(
         "etcdctl",
         120,
