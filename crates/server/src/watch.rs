@@ -122,7 +122,9 @@ impl Hub {
     pub fn slow_watchers(&self) -> usize {
         let index = self.index();
         let marks = index.points.values().chain(index.ranges.values()).flatten();
-        marks.filter(|mark| mark.told.load(Ordering::Relaxed)).count()
+        marks
+            .filter(|mark| mark.told.load(Ordering::Relaxed))
+            .count()
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {

@@ -44,11 +44,7 @@ struct Begun {
 }
 
 impl Checkpoints {
-    pub(super) fn new(
-        disk: FsDisk,
-        directory: DirectoryId,
-        schedule: CheckpointSchedule,
-    ) -> Self {
+    pub(super) fn new(disk: FsDisk, directory: DirectoryId, schedule: CheckpointSchedule) -> Self {
         Self {
             disk,
             directory,
@@ -70,11 +66,7 @@ impl Checkpoints {
     }
 
     /// Begins one that is due; ends one that is done.
-    pub(super) fn look(
-        &mut self,
-        shared: &Arc<Shared>,
-        disk: &DiskThread,
-    ) -> Result<(), String> {
+    pub(super) fn look(&mut self, shared: &Arc<Shared>, disk: &DiskThread) -> Result<(), String> {
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             let joined = self.running.take().expect("just seen").join();
             shared

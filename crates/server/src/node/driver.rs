@@ -51,12 +51,13 @@ struct Read {
 }
 
 impl Driver {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        disk: DiskThread,
-        checkpoints: Checkpoints,
-    ) -> Self {
-        let applied = shared.machine.read().expect("nobody has panicked yet").applied().0;
+    pub(super) fn new(shared: Arc<Shared>, disk: DiskThread, checkpoints: Checkpoints) -> Self {
+        let applied = shared
+            .machine
+            .read()
+            .expect("nobody has panicked yet")
+            .applied()
+            .0;
         Self {
             shared,
             disk,
@@ -173,9 +174,7 @@ impl Driver {
 
     fn apply(&mut self, batch: &[Committed]) -> Result<Input, String> {
         let Applied {
-            outcomes,
-            notice,
-            ..
+            outcomes, notice, ..
         } = {
             let mut machine = self
                 .shared

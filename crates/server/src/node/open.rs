@@ -109,7 +109,9 @@ impl Running {
         let schedule = opened.schedule(LEAST_GROWTH);
         let checkpoints = Checkpoints::new(checkpoint_disk, directory, schedule);
         let replica = Self::replica(&config, &identity, &mut opened)?;
-        let Opened { journal, machine, .. } = opened;
+        let Opened {
+            journal, machine, ..
+        } = opened;
         let times = DiskTimes {
             log: log_times,
             checkpoints: checkpoint_times,

@@ -35,7 +35,11 @@ fn this_member(node: &Node) -> Vec<u8> {
     json::string(&mut out, node.config().name.as_bytes());
     let status = node.status();
     let leads = status.leader == Some(node.member_id());
-    let state = if leads { "StateLeader" } else { "StateFollower" };
+    let state = if leads {
+        "StateLeader"
+    } else {
+        "StateFollower"
+    };
     let (started, uptime) = node.started();
     let started = json::rfc3339(started);
     let rest = format!(
@@ -51,7 +55,11 @@ fn this_member(node: &Node) -> Vec<u8> {
 }
 
 fn leader(node: &Node) -> Vec<u8> {
-    format!("{{\"leader\":\"{:x}\",\"followers\":{{}}}}", node.member_id()).into_bytes()
+    format!(
+        "{{\"leader\":\"{:x}\",\"followers\":{{}}}}",
+        node.member_id()
+    )
+    .into_bytes()
 }
 
 fn store(node: &Node) -> Vec<u8> {
