@@ -313,7 +313,7 @@ mod tests {
             ),
             (
                 "{\"é\":1,\"success\":[],\"success\":[]}",
-                "(line 1:22): duplicate field \"success\"",
+                "(line 1:21): duplicate field \"success\"",
             ),
             (
                 "{\"compare\":[{\"lease\":1,\"version\":2}]}",

@@ -86,6 +86,8 @@ struct Reading {
     next_keys: usize,
     /// All keys found so far.
     count: u64,
+    /// The limit cut something off.
+    more: bool,
     stage: Stage,
 }
 
@@ -118,6 +120,7 @@ impl Reading {
             left: limit.unwrap_or(usize::MAX),
             next_keys: FIRST_KEYS,
             count: 0,
+            more: false,
             stage: if asked.count_only {
                 Stage::Count
             } else {
@@ -136,7 +139,7 @@ impl Reading {
                 self.stage = Stage::Done;
             } else if self.left == 0 {
                 self.stage = Stage::Count;
-                response.more = true;
+                self.more = true;
             }
         } else {
             while self.count_on()? {
@@ -146,6 +149,7 @@ impl Reading {
         }
         if matches!(self.stage, Stage::Done) {
             response.header = Some(self.header);
+            response.more = self.more;
             response.count = encode::count(self.count);
         }
         Ok(unary::framed(&RangeStreamResponse {

@@ -1,6 +1,8 @@
 //! v3 over gRPC, from outside: a member in this process, a client that speaks to its socket.
 
+mod gateway;
 mod golden;
+mod maintenance;
 mod member;
 mod recorded;
 mod streams;

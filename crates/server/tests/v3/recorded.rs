@@ -44,7 +44,7 @@ fn txn_answers_as_recorded() {
     assert_eq!(block_on(replay("txn")), 77);
 }
 
-/// Three steps ask for HashKV, which is not built.
+/// Three steps ask for HashKV, which has tests of its own.
 #[test]
 fn compaction_answers_as_recorded() {
     assert_eq!(block_on(replay("compaction")), 27);
