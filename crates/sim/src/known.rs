@@ -280,10 +280,11 @@ impl Known {
             check_revision(model, store, &member.values, revision);
         }
         if oldest > 1 {
-            let refused = range(store, &member.values, oldest - 1).unwrap_err();
-            let compacted = matches!(refused, ReadError::Refused(Refusal::Compacted { .. }));
-            assert!(compacted, "P3: a compacted revision is refused: {refused}");
+            let reply = range(store, &member.values, oldest - 1);
+            let compacted = matches!(reply, Err(ReadError::Refused(Refusal::Compacted { .. })));
+            assert!(compacted, "P3: a compacted revision is refused: {reply:?}");
         }
+        assert_eq!(*store.alarms(), model.alarms, "alarms");
         let leases = store.leases().iter();
         let leases: BTreeMap<i64, i64> = leases.map(|(id, lease)| (*id, lease.ttl_s)).collect();
         let expected = model.leases.iter().map(|(id, lease)| (*id, lease.ttl_s));
@@ -406,12 +407,14 @@ fn check_revision(model: &Model, store: &Store, values: &dyn Values, revision: u
     }
 }
 
-/// A directory as v2 shows it: created, modified, deadline.
+/// A directory as v2 shows it: created, modified, deadline (by cluster time, and shown).
+type Image = (u64, u64, Option<(u64, u64)>);
+
 fn image(
     files: &BTreeMap<&[u8], &File>,
     dirs: &BTreeMap<&[u8], &Dir>,
     path: &[u8],
-) -> Option<(u64, u64, Option<(u64, u64)>)> {
+) -> Option<Image> {
     if let Some(dir) = dirs.get(path) {
         let due = dir.due.map(|due| (due.at, due.shown));
         return Some((dir.created, dir.modified, due));

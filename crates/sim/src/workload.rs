@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_store::command::{
     Blob, Body, Compare, DeleteRange, Op, Operand, Put, Range, Relation, Txn,
 };
-use quorate_store::{KeyRange, tree};
+use quorate_store::{Alarm, AlarmKind, KeyRange, tree};
 
 use crate::chance::Chance;
 use crate::model::Model;
@@ -27,6 +27,9 @@ pub(crate) fn request(chance: &mut Chance, model: &Model, longest_value: u64) ->
         model,
         longest_value,
     };
+    if (!model.alarms.is_empty() && draw.chance.one_in(3)) || draw.chance.one_in(64) {
+        return draw.alarm();
+    }
     match draw.chance.below(32) {
         0..=7 => draw.put(),
         8..=9 => draw.delete(),
@@ -42,7 +45,7 @@ pub(crate) fn request(chance: &mut Chance, model: &Model, longest_value: u64) ->
     }
 }
 
-/// A put that is never refused.
+/// A put that is refused only under an alarm.
 pub(crate) fn plain_put() -> Put {
     Put {
         key: Bytes::from_static(b"k0"),
@@ -203,6 +206,21 @@ impl Draw<'_> {
             success,
             failure: vec![Op::Put(also)],
         }))
+    }
+
+    /// Clears one that is raised; else raises one, or clears none.
+    fn alarm(&mut self) -> Body {
+        if let Some(alarm) = self.model.alarms.first() {
+            let (alarm, raise) = (*alarm, false);
+            return Body::Alarm { alarm, raise };
+        }
+        let kind = *self.chance.pick(&[AlarmKind::NoSpace, AlarmKind::Corrupt]);
+        let alarm = Alarm {
+            member: self.chance.below(3),
+            kind,
+        };
+        let raise = !self.chance.one_in(4);
+        Body::Alarm { alarm, raise }
     }
 
     fn compact(&mut self) -> Body {

@@ -3,10 +3,12 @@
 //! Owns virtual time and the order in which everything happens, all drawn from the plan's seed.
 //! Whatever is wrong panics, with the broken promise's number where there is one.
 
+mod script;
+
 use std::collections::BTreeMap;
 
 use quorate_log::{Disk as _, DiskErrorKind, segment_number};
-use quorate_replica::{Committed, Machine, Monotonic, Now, OpenError};
+use quorate_replica::{Committed, Monotonic, Now, OpenError};
 use quorate_store::command::{Body, Draft, Member};
 use quorate_store::{ClusterTime, Command, Reply, UnixMs};
 
@@ -187,6 +189,10 @@ impl World {
 
     /// Writes something and requires that it is answered, so that a member that started is of use.
     pub fn put_something(&mut self) -> bool {
+        for alarm in self.known.model.alarms.clone() {
+            let raise = false;
+            self.ask(&Body::Alarm { alarm, raise });
+        }
         let before = self.known.model.revision;
         self.ask(&Body::Put(workload::plain_put()));
         let settled = self.settle();
@@ -195,83 +201,6 @@ impl World {
             "nothing was answered"
         );
         settled
-    }
-
-    /// A client asks; [`World::settle`] or [`World::pass`] bring the answer.
-    pub fn request(&mut self, body: &Body) {
-        self.ask(body);
-    }
-
-    /// Lets time pass while the member runs.
-    ///
-    /// # Panics
-    /// If the member goes down.
-    pub fn pass(&mut self, ms: u64) {
-        let until = self.clock.now_ms + ms;
-        while self.clock.now_ms < until {
-            self.clock.now_ms += 10.min(until - self.clock.now_ms);
-            let beaten = self.run_disk().and_then(|()| self.turn());
-            assert!(self.survived(beaten), "the member goes on");
-        }
-    }
-
-    /// Sets the wall clock wrong by `ms`, forward of what it was at first.
-    pub fn jump_wall(&mut self, ms: u64) {
-        self.clock.wall_jump_ms = ms;
-    }
-
-    /// Lets time pass while the member's process gets no time.
-    pub fn pause(&mut self, ms: u64) {
-        self.clock.now_ms += ms;
-        self.clock.awake_since_ms = self.clock.now_ms;
-    }
-
-    /// A turn of the driver, and nothing else.
-    ///
-    /// # Panics
-    /// If the member goes down.
-    pub fn turn_only(&mut self) {
-        let turned = self.turn();
-        assert!(self.survived(turned), "the member goes on");
-    }
-
-    /// A round of the disk thread, and nothing else: what it made durable is not reported yet.
-    ///
-    /// # Panics
-    /// If the member goes down.
-    pub fn disk_only(&mut self) {
-        let run = self.run_disk();
-        assert!(self.survived(run), "the member goes on");
-    }
-
-    /// The state, for tests.
-    ///
-    /// # Panics
-    /// If the member is down.
-    #[must_use]
-    pub fn machine(&self) -> &Machine {
-        let member = self.member.as_ref();
-        &member.expect("a member that is looked at").machine
-    }
-
-    /// True time since the beginning, in milliseconds.
-    #[must_use]
-    pub fn now_ms(&self) -> u64 {
-        self.clock.now_ms
-    }
-
-    /// Gives a lease its full time again; whether it did.
-    ///
-    /// # Panics
-    /// If the member is down.
-    pub fn keep_alive(&mut self, lease: i64) -> bool {
-        let now = self.now();
-        let member = self.member.as_mut().expect("a member that is asked");
-        let renewed = member.renew(now, lease).is_some();
-        if renewed {
-            self.known.renewed(lease, self.clock.now_ms);
-        }
-        renewed
     }
 
     /// Ends the member as SIGTERM does.
@@ -642,6 +571,10 @@ impl World {
             _ => return,
         };
         let mut content = self.disk.content(newest).expect("it was listed");
+        if content.is_empty() {
+            // It was never synced.
+            return;
+        }
         let at = self.chance.below(content.len() as u64) as usize;
         content[at] ^= 1 << self.chance.below(8);
         self.disk.place(newest, content);

@@ -36,7 +36,7 @@ fn set(ttl_s: u64) -> Body {
         ttl_s: Some(ttl_s),
         refresh: false,
     };
-    let path = Path::parse(Bytes::from_static(KEY.as_bytes())).unwrap();
+    let path = Path::parse(Bytes::from_static(KEY.as_bytes())).expect("a clean path");
     Body::Tree(Request {
         path,
         op: Op::Set { dir: false, write },
