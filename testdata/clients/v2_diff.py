@@ -332,6 +332,9 @@ OTHER_PATHS = (
     "/keys", "/v2/KEYS/a", "/V2/keys/a", "/favicon.ico", "/version/", "/version/x", "/health/", "/healthz", "//", "/v2/keys/../keys", "/v2/../version",
     "/v2//machines", "/v2/./members", "*", "/?a=b", "/v2/keys?", "/v2/keys??", "/%76%32/keys/a", "/v2%2Fkeys/a", "/v2/%6beys/a")
 
+# What they answer to a GET is never the same twice.
+VARYING_PATHS = ("/v2/stats/self", "/v2/stats/leader", "/v2/stats/store", "/v2/stats/store/", "/v2/stats/x", "/version", "/health")
+
 
 def quoted(path): return re.sub(r"[^A-Za-z0-9_/.-]", lambda m: "%%%02X" % ord(m.group(0)), path)
 
@@ -472,6 +475,7 @@ class Maker:
     def others(self):
         r = self.r
         steps = [{"method": r.choice(METHODS + ("GET",) * 6), "target": r.choice(OTHER_PATHS)} for _ in range(8)]
+        steps += [{"method": r.choice(METHODS[2:]), "target": r.choice(VARYING_PATHS)} for _ in range(3)]
         # compat.md: members cannot be changed yet.
         changes = lambda step: re.match("/v2/members(/.|/?$)", step["target"]) and step["method"] in ("POST", "PUT", "DELETE")
         return [step for step in steps if not changes(step) or step["method"] != "POST" and step["target"].strip("/").endswith("members")]

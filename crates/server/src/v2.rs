@@ -114,6 +114,7 @@ async fn dispatch(
     }
     match path {
         b"/version" => version(request.method()),
+        b"/debug/vars" if request.method() != Method::GET => method_not_allowed("GET"),
         b"/debug/vars" => debug::vars(node),
         b"/config/local/log" => debug::log_level(request).await,
         b"/v2/machines" => members::machines(node, request.method()),
