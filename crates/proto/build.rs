@@ -16,6 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         std::path::Path::new(&out).join("descriptors.bin"),
         described.encode_to_vec(),
     )?;
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(files)?;
     Ok(())
 }

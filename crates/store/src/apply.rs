@@ -10,8 +10,8 @@ use crate::chain::Chain;
 use crate::command::{Body, Command, DeleteRange, Put};
 use crate::store::{NewFile, Writing};
 use crate::{
-    Action, Alarm, ClusterTime, FileVersion, Key, KeyRange, KeyValue, Lease, Limit, Mark, Place, Refusal,
-    Revision, Store, UnixMs, ValueError, Values, tree,
+    Action, Alarm, ClusterTime, FileVersion, Key, KeyRange, KeyValue, Lease, Limit, Mark, Place,
+    Refusal, Revision, Store, UnixMs, ValueError, Values, tree,
 };
 
 /// What an entry brings beside its command.

@@ -11,8 +11,8 @@ use crate::codec::{DecodeError, Read};
 use crate::command::Member;
 use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER};
 use crate::{
-    Action, Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark,
-    Revision, Store, UnixMs, Value, ValueAt,
+    Action, Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease,
+    Limit, Mark, Revision, Store, UnixMs, Value, ValueAt,
 };
 
 /// Builds a store from the rows of a walk.
