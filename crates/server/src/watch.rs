@@ -14,7 +14,7 @@
 //! Every distinct range is looked at for every change; 10,000 of them will want an interval tree.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
 
@@ -60,6 +60,8 @@ struct Mark {
     watcher: i64,
     inbox: Arc<Inbox>,
     told: AtomicBool,
+    /// Its place among the marks of its range; changes under the index's lock only.
+    place: AtomicUsize,
 }
 
 /// Keeps a watcher in the hub; dropping it takes the watcher out.
@@ -79,13 +81,19 @@ impl Hub {
         watcher: i64,
         inbox: &Arc<Inbox>,
     ) -> Registration {
-        let mark = Arc::new(Mark {
-            watcher,
-            inbox: inbox.clone(),
-            told: AtomicBool::new(false),
-        });
         let range = owned(range);
-        self.index().marks(&range).push(mark.clone());
+        let mark = {
+            let mut index = self.index();
+            let marks = index.marks(&range);
+            let mark = Arc::new(Mark {
+                watcher,
+                inbox: inbox.clone(),
+                told: AtomicBool::new(false),
+                place: AtomicUsize::new(marks.len()),
+            });
+            marks.push(mark.clone());
+            mark
+        };
         Registration {
             hub: self.clone(),
             range,
@@ -224,7 +232,12 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut index = self.hub.index();
         let marks = index.marks(&self.range);
-        marks.retain(|mark| !Arc::ptr_eq(mark, &self.mark));
+        // The last one takes its place, so that 10,000 watchers of a key leave as fast as one.
+        let place = self.mark.place.load(Ordering::Relaxed);
+        marks.swap_remove(place);
+        if let Some(moved) = marks.get(place) {
+            moved.place.store(place, Ordering::Relaxed);
+        }
         if marks.is_empty() {
             index.forget(&self.range);
         }
@@ -321,6 +334,23 @@ mod tests {
         registration.listen();
         hub.publish(&[change("k", 6)]);
         assert_eq!(taken(&inbox), [(5, 6)]);
+    }
+
+    #[test]
+    fn those_that_stay_hear_on_whoever_leaves() {
+        let (hub, inbox) = (Arc::new(Hub::default()), Arc::new(Inbox::default()));
+        let mut held: Vec<_> = (0..6)
+            .map(|id| hub.register(&range("k", ""), id, &inbox))
+            .collect();
+        for leaves in [2, 0, 3, 1, 1] {
+            drop(held.remove(leaves));
+            hub.publish(&[change("k", 2)]);
+            let mut heard: Vec<_> = taken(&inbox).into_iter().map(|(id, _)| id).collect();
+            heard.sort_unstable();
+            let stayed: Vec<_> = held.iter().map(|each| each.mark.watcher).collect();
+            assert_eq!(heard, stayed);
+            held.iter().for_each(Registration::listen);
+        }
     }
 
     #[test]
