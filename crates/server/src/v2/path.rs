@@ -108,6 +108,11 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_is_ascii_in_lower_case() {
+        assert_eq!(escape_non_ascii("/a%2B?x=é"), "/a%2B?x=%c3%a9");
+    }
+
+    #[test]
     fn escapes_are_those_of_a_path() {
         assert_eq!(
             escape("/a b'(!?é=&;".as_bytes()),
