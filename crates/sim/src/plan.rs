@@ -30,7 +30,7 @@ pub struct Plan {
 /// What a run may have broken on purpose.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
-    /// The disk says that it has synced, and has not.
+    /// Once the member runs, the disk says that it has synced, and has not.
     LyingDisk,
     /// A checkpoint does not say which segments hold its values, so they are freed.
     ForgetsValues,

@@ -95,9 +95,6 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, trace: Trace) -> Self {
         let disk = SimDisk::new();
-        if plan.fault == Some(Fault::LyingDisk) {
-            disk.lie_about_syncs();
-        }
         let speed = if plan.fault == Some(Fault::FastClock) {
             2
         } else {
@@ -155,11 +152,7 @@ impl World {
     /// The disk as it is found after a crash now.
     #[must_use]
     pub fn survivors(&self, crash: Crash) -> SimDisk {
-        let disk = self.disk.survivors(crash);
-        if self.plan.fault == Some(Fault::LyingDisk) {
-            disk.lie_about_syncs();
-        }
-        disk
+        self.disk.survivors(crash)
     }
 
     pub(crate) fn take_trace(&mut self) -> Trace {
@@ -267,6 +260,9 @@ impl World {
         self.seen.torn += u64::from(found.torn);
         self.seen.from_checkpoint += u64::from(found.start > 1);
         self.member = Some(member);
+        if self.plan.fault == Some(Fault::LyingDisk) {
+            self.disk.lie_about_syncs();
+        }
         let skip = u64::from(self.plan.fault == Some(Fault::SkipsRevision));
         self.known.resume_watchers(skip);
         let member = Member {
