@@ -4,8 +4,10 @@ use quorate_proto::etcdserverpb::kv_client::KvClient;
 use quorate_proto::etcdserverpb::lease_client::LeaseClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use quorate_proto::etcdserverpb::{
-    CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest,
+    AlarmRequest, AlarmType, CompactionRequest, Compare, DefragmentRequest, DeleteRangeRequest,
+    HashKvRequest, HashRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest,
+    RangeResponse, RequestOp, TxnRequest,
+    alarm_request::AlarmAction,
     compare::{CompareTarget, TargetUnion},
     request_op::Request as Op,
 };
@@ -146,6 +148,32 @@ fn txn() -> TxnRequest {
         ],
         failure: vec![op(Op::RequestPut(put("c", "3")))],
     }
+}
+
+#[test]
+fn defragment_says_nothing_and_hash_follows_the_state() {
+    block_on(async {
+        let member = Member::start().await;
+        let mut client = Client::of(&member).await;
+        let done = client.maintenance.defragment(DefragmentRequest {}).await;
+        assert_eq!(done.expect("done").into_inner().header, None);
+        let mut hashes = Vec::new();
+        for alarm in [AlarmType::Nospace, AlarmType::Corrupt] {
+            let raise = AlarmRequest {
+                action: AlarmAction::Activate.into(),
+                member_id: 1,
+                alarm: alarm.into(),
+            };
+            client.maintenance.alarm(raise).await.expect("an alarm");
+            for _ in 0..2 {
+                let hash = client.maintenance.hash(HashRequest {}).await;
+                hashes.push(hash.expect("a hash").into_inner().hash);
+            }
+        }
+        assert!(hashes[0] == hashes[1] && hashes[2] == hashes[3]);
+        assert_ne!(hashes[1], hashes[2]);
+        member.stop().await;
+    });
 }
 
 #[test]
