@@ -75,7 +75,11 @@ impl Lease for Api {
         let api = self.clone();
         let answers = request.into_inner().then(move |request| {
             let api = api.clone();
-            async move { api.keep_alive(request?.id).await }
+            async move {
+                let request =
+                    request.map_err(|error| limits::translate(&error).unwrap_or(error))?;
+                api.keep_alive(request.id).await
+            }
         });
         Ok(Response::new(self.until_closed(answers)))
     }
