@@ -9,6 +9,7 @@
 mod architecture;
 mod compare;
 mod conformance;
+mod etcd3gw;
 mod etcd_client;
 mod etcdctl;
 mod examples;

@@ -27,10 +27,10 @@ pub(crate) fn suite(server: &Path) -> Result<Outcome> {
     }
     if !tools::has_own_ports() {
         // The network is still here: the packages come from PyPI.
-        source(&tools::venv(PACKAGES)?)?;
+        source(&tools::venv("python-etcd", PACKAGES)?)?;
         return tools::with_own_ports("python-etcd", server);
     }
-    let python = tools::venv(PACKAGES)?;
+    let python = tools::venv("python-etcd", PACKAGES)?;
     let source = source(&python)?;
     let dir = workspace::empty_dir("python-etcd")?;
     tools::alias(&dir, "etcd", server)?;

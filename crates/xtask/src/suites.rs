@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, conformance, etcd_client, etcdctl, examples, kill, python_etcd, rust_checks, sim,
+    architecture, conformance, etcd_client, etcd3gw, etcdctl, examples, kill, python_etcd,
+    rust_checks, sim,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -93,6 +94,12 @@ pub(crate) const SUITES: &[Suite] = &[
         120,
         "python-etcd 0.4.5's own integration tests",
         python_etcd::suite,
+    ),
+    suite(
+        "etcd3gw",
+        120,
+        "the tests of etcd3gw 2.7.0, over the JSON gateway",
+        etcd3gw::suite,
     ),
     suite(
         "etcd-client",

@@ -95,9 +95,9 @@ fn apt_get(args: &[&str]) -> Result<()> {
         .env("RUNLEVEL", "1"))
 }
 
-/// The Python of a virtual environment that has exactly the given pinned packages installed.
-pub(crate) fn venv(packages: &[&str]) -> Result<PathBuf> {
-    let dir = workspace::target().join("venv");
+/// The Python of a suite's virtual environment, with exactly the given pinned packages installed.
+pub(crate) fn venv(suite: &str, packages: &[&str]) -> Result<PathBuf> {
+    let dir = workspace::target().join("venv").join(suite);
     let python = dir.join("bin/python");
     let installed = dir.join("installed.txt");
     let wanted = packages.join("\n");
