@@ -296,7 +296,7 @@ impl SimMember {
         let holds = self
             .confirmed
             .extract_if(.., |(index, _)| *index <= applied);
-        out.extend(holds.map(|(_, id)| Happened::ReadHolds(id, applied)));
+        out.extend(holds.map(|(index, id)| Happened::ReadHolds(id, index)));
         Ok(())
     }
 }

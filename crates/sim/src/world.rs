@@ -33,8 +33,7 @@ const LATE_MS: u64 = 1000;
 #[derive(Debug)]
 pub struct World {
     pub(crate) plan: Plan,
-    /// Its disk.
-    pub disk: SimDisk,
+    pub(crate) disk: SimDisk,
     chance: Chance,
     trace: Trace,
     known: Known,
