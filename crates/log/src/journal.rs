@@ -248,7 +248,8 @@ impl<D: Disk> Journal<D> {
     /// the journal would prepare it by itself when it needs it, and must not be made to.
     #[must_use]
     pub fn wants_prepared(&self) -> Option<u32> {
-        (!self.next_prepared && self.link.at.offset >= self.segment_bytes / 4).then_some(self.link.at.segment + 1)
+        (!self.next_prepared && self.link.at.offset >= self.segment_bytes / 4)
+            .then_some(self.link.at.segment + 1)
     }
 
     /// Takes note that segment `number` was prepared, with [`Journal::config`]'s length.
