@@ -17,6 +17,9 @@ Usage: sim [--seeds FROM..TO | --seed N] [--steps]
 /// Every so manieth seed also has its crash points tried one by one.
 const CRASH_POINTS_EVERY: u64 = 10;
 
+/// And so manieth one a run of large values.
+const LARGE_EVERY: u64 = 20;
+
 struct Arguments {
     seeds: Range<u64>,
     steps: bool,
@@ -49,6 +52,12 @@ fn run(seed: u64, steps: bool) {
     let (_, seen) = swarm(Plan::draw(seed), trace);
     if steps {
         println!("{seen:?}");
+    }
+    if seed % LARGE_EVERY == 1 {
+        let (_, seen) = swarm(Plan::large(seed), Trace::Silent);
+        if steps {
+            println!("{seen:?}");
+        }
     }
     if seed.is_multiple_of(CRASH_POINTS_EVERY) {
         let budget = Budget {

@@ -62,6 +62,20 @@ impl Plan {
         }
     }
 
+    /// A run of few but large values: more is under way than Raft hands out at once (4 MiB), and
+    /// more passes than is kept in memory behind what is applied (16 MiB).
+    #[must_use]
+    pub fn large(seed: u64) -> Self {
+        Self {
+            steps: 120,
+            starts: 3,
+            segment_bytes: 8 << 20,
+            checkpoint_growth: 8 << 20,
+            longest_value: 1 << 20,
+            ..Self::draw(seed)
+        }
+    }
+
     /// A short run, whose every effect can be a crash point.
     #[must_use]
     pub fn short(seed: u64, steps: u64) -> Self {

@@ -16,6 +16,14 @@ fn no_seed_breaks_a_promise() {
 }
 
 #[test]
+fn no_seed_of_large_values_breaks_a_promise() {
+    for seed in 0..2 {
+        let (_, seen) = swarm(Plan::large(seed), Trace::Silent);
+        assert!(seen.checkpoints > 0, "seed {seed}: {seen:?}");
+    }
+}
+
+#[test]
 fn no_seed_that_found_something_finds_it_again() {
     let seeds = include_str!("../seeds.txt").lines();
     for line in seeds.filter(|line| !line.starts_with('#')) {
