@@ -175,3 +175,17 @@ fn a_lease_granted_anew_lives_on_when_the_time_of_the_old_one_runs_out() {
     );
     assert!(world.settle());
 }
+
+#[test]
+fn a_restart_costs_a_ttl_a_minute_at_most() {
+    let mut world = started();
+    world.request(&set(100));
+    // Nobody writes; but while a deadline exists, the time is logged once a minute.
+    world.pass(95_000);
+    world.kill(Crash::Lost);
+    assert!(world.start() && world.settle());
+    world.pass(4_500);
+    assert!(lives(&world), "five seconds were left");
+    world.pass(61_500);
+    assert!(!lives(&world), "five seconds, a minute, and one second");
+}
