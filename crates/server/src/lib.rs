@@ -2,6 +2,7 @@
 
 mod authority;
 pub mod config;
+mod date;
 pub mod disk;
 mod gateway;
 pub mod logging;

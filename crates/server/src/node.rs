@@ -309,7 +309,7 @@ impl Node {
     /// The quota is this member's own flag, so it is judged here and never by the state machine.
     fn over_quota(&self, body: &Body) -> Option<Outcome> {
         let quota = self.0.config.quota_bytes?;
-        let cost = compaction::cost(body)?;
+        let cost = body.growth_bytes()?;
         let machine = self.machine();
         let store = machine.store();
         (store.live_bytes().saturating_add(cost) > quota).then(|| Outcome {

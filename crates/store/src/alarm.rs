@@ -9,8 +9,8 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use crate::codec::{DecodeError, Read, Write};
-use crate::command::{Body, Op, Txn};
-use crate::{Refusal, Reply, Store, tree};
+use crate::command::Body;
+use crate::{Refusal, Reply, Store};
 
 /// One member's alarm. The member need not exist.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -83,7 +83,7 @@ impl Store {
         if writes(body) && self.is_raised(AlarmKind::Corrupt) {
             return Err(Refusal::Corrupt);
         }
-        if grows(body) && self.is_raised(AlarmKind::NoSpace) {
+        if body.growth_bytes().is_some() && self.is_raised(AlarmKind::NoSpace) {
             return Err(Refusal::NoSpace);
         }
         Ok(())
@@ -105,34 +105,4 @@ fn writes(body: &Body) -> bool {
         | Body::Tick
         | Body::Publish(_) => false,
     }
-}
-
-/// Whether it may need more space than before.
-fn grows(body: &Body) -> bool {
-    match body {
-        Body::Put(_) | Body::LeaseGrant { .. } => true,
-        Body::Txn(txn) => puts(txn),
-        Body::Tree(request) => match request.op {
-            tree::Op::Set { .. }
-            | tree::Op::Create { .. }
-            | tree::Op::Update { .. }
-            | tree::Op::CompareAndSwap { .. } => true,
-            tree::Op::Delete { .. } | tree::Op::CompareAndDelete { .. } => false,
-        },
-        Body::DeleteRange(_)
-        | Body::Compact { .. }
-        | Body::LeaseRevoke { .. }
-        | Body::Alarm { .. }
-        | Body::Expire
-        | Body::Tick
-        | Body::Publish(_) => false,
-    }
-}
-
-fn puts(txn: &Txn) -> bool {
-    txn.success.iter().chain(&txn.failure).any(|op| match op {
-        Op::Put(_) => true,
-        Op::Txn(inner) => puts(inner),
-        Op::Range(_) | Op::DeleteRange(_) => false,
-    })
 }

@@ -4,6 +4,7 @@
 //! The envelope (format, request id, cluster time, wall clock) is fixed; see docs/formats/command.md.
 
 mod check;
+mod growth;
 mod wire;
 mod writes;
 

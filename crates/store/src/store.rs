@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What one version costs of the quota, beside its key and value.
-const VERSION_BYTES: u64 = 256;
+pub(crate) const VERSION_BYTES: u64 = 256;
 
 /// A key with its newest or some older version, values included.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -1,60 +1,16 @@
-//! What a write costs of the quota, and compaction without being asked.
+//! Compaction without being asked.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use quorate_store::command::{Body, Op, Put, Txn};
-use quorate_store::{Revision, tree};
+use quorate_store::Revision;
+use quorate_store::command::Body;
 
 use super::Node;
 use crate::config::AutoCompaction;
 
-/// What one write adds beside its key and value, in bytes; as the store counts it.
-const VERSION_BYTES: u64 = 256;
-/// What a lease adds, in bytes. Source: etcd's quota.
-const LEASE_BYTES: u64 = 64;
 /// How often the revisions to keep are counted. Source: etcd's revision mode.
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
-
-/// Bytes that `body` may add to what counts against the quota; `None` for what is always allowed.
-pub(super) fn cost(body: &Body) -> Option<u64> {
-    match body {
-        Body::Put(put) => Some(put_cost(put)),
-        Body::Txn(txn) => Some(txn_cost(txn)).filter(|&cost| cost > 0),
-        Body::LeaseGrant { .. } => Some(LEASE_BYTES),
-        Body::Tree(request) => match request.op {
-            tree::Op::Set { .. }
-            | tree::Op::Create { .. }
-            | tree::Op::Update { .. }
-            | tree::Op::CompareAndSwap { .. } => Some(VERSION_BYTES + request.size_bytes() as u64),
-            tree::Op::Delete { .. } | tree::Op::CompareAndDelete { .. } => None,
-        },
-        Body::DeleteRange(_)
-        | Body::Compact { .. }
-        | Body::LeaseRevoke { .. }
-        | Body::Alarm { .. }
-        | Body::Expire
-        | Body::Tick
-        | Body::Publish(_) => None,
-    }
-}
-
-fn put_cost(put: &Put) -> u64 {
-    VERSION_BYTES + (put.key.len() + put.value.bytes.len()) as u64
-}
-
-/// The dearer of the two branches.
-fn txn_cost(txn: &Txn) -> u64 {
-    let branch = |ops: &[Op]| -> u64 {
-        let costs = ops.iter().map(|op| match op {
-            Op::Put(put) => put_cost(put),
-            Op::Txn(inner) => txn_cost(inner),
-            Op::Range(_) | Op::DeleteRange(_) => 0,
-        });
-        costs.sum()
-    };
-    branch(&txn.success).max(branch(&txn.failure))
-}
 
 /// Compacts as `--auto-compaction-mode` and `--auto-compaction-retention` say, for ever.
 pub(super) async fn run(node: Node) {
