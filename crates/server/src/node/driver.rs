@@ -78,8 +78,9 @@ impl Driver {
             let ticked = tokio::select! {
                 biased;
                 _ = &mut stop => break,
-                () = shared.wake.notified() => false,
+                // Before the work, or a member that always has some would never tick.
                 _ = tick.tick() => true,
+                () = shared.wake.notified() => false,
             };
             // D2.
             let turned = catch_unwind(AssertUnwindSafe(|| self.turn(ticked)));
