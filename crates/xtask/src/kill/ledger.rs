@@ -129,6 +129,17 @@ impl Seen {
             .map_or(0, |(at, _)| *at)
     }
 
+    /// How many writes of one revision were seen, deletes left out.
+    pub(crate) fn puts_at(&self, revision: i64) -> usize {
+        let changes = self.events.get(&revision);
+        changes.map_or(0, |changes| {
+            changes
+                .iter()
+                .filter(|change| change.value.is_some())
+                .count()
+        })
+    }
+
     /// Forgets the events of one revision, to be told again from its first.
     pub(crate) fn forget(&mut self, revision: i64) {
         self.events.remove(&revision);

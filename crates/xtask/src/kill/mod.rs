@@ -167,12 +167,14 @@ async fn check(shared: &Shared, logs: &Logs, tasks: &mut JoinSet<Result<()>>) ->
     Ok(revision)
 }
 
-/// Every revision of the test has an event in v2; in v3 all have but those of directories.
+/// Every revision of the test has an event in v2; in v3 all have but those of directories. v2's
+/// events of one revision come one by one, and each of v3's puts has one.
 fn has_caught_up(shared: &Shared, logs: &Logs, revision: i64) -> bool {
-    let v2 = lock(&logs.v2);
+    let (v3, v2) = (lock(&logs.v3), lock(&logs.v2));
     let checked = shared.ledger().checked();
     v2.last().max(checked) >= revision
-        && lock(&logs.v3).last() >= v2.last_where(|key| !is_directory(key))
+        && v3.last() >= v2.last_where(|key| !is_directory(key))
+        && v2.puts_at(revision) >= v3.puts_at(revision)
 }
 
 fn lock(log: &Log) -> std::sync::MutexGuard<'_, Seen> {
