@@ -15,7 +15,7 @@ mod open;
 mod values;
 mod waiters;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use quorate_replica::{LeaseAnswer, Machine, Monotonic, Now, Replica};
@@ -34,6 +34,9 @@ pub use open::{OpenError, Running};
 pub(crate) const MAX_WAITING: usize = 100_000;
 /// Bytes of requests that wait at once; one more is refused.
 pub(crate) const MAX_WAITING_BYTES: usize = 256 << 20;
+
+/// Why the machine's lock is never found poisoned.
+const MACHINE_WHOLE: &str = "a panic while applying ends the process";
 
 /// Why a request was not answered. No layer repeats one that is not [`Self::TooManyRequests`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -131,10 +134,7 @@ impl Node {
 
     /// The state, for reading. Hold it for bounded work only, and never across an `await`.
     pub fn machine(&self) -> RwLockReadGuard<'_, Machine> {
-        self.0
-            .machine
-            .read()
-            .expect("a panic while applying ends the process")
+        self.0.machine()
     }
 
     /// Where older and larger values are read from.
@@ -320,6 +320,14 @@ impl Node {
 }
 
 impl Shared {
+    fn machine(&self) -> RwLockReadGuard<'_, Machine> {
+        self.machine.read().expect(MACHINE_WHOLE)
+    }
+
+    fn machine_mut(&self) -> RwLockWriteGuard<'_, Machine> {
+        self.machine.write().expect(MACHINE_WHOLE)
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         // Whoever panicked: the inbox is what tells everyone that the member has stopped.
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)

@@ -37,11 +37,6 @@ use crate::node::Node;
 pub use health::{health, probe};
 pub(crate) use members::{peer_members, version};
 
-/// Serves everything that no other route of the client port takes.
-pub fn router(node: Node) -> axum::Router {
-    axum::Router::new().fallback(move |request: Request<Body>| handle(node.clone(), request))
-}
-
 /// How much of a body that nobody wanted is read away; the connection ends behind a larger one.
 const UNWANTED_BYTES: usize = 256 << 10;
 

@@ -69,11 +69,7 @@ impl Checkpoints {
     pub(super) fn look(&mut self, shared: &Arc<Shared>, disk: &DiskThread) -> Result<(), String> {
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             let joined = self.running.take().expect("just seen").join();
-            shared
-                .machine
-                .write()
-                .expect("a panic ends the process")
-                .end_walk();
+            shared.machine_mut().end_walk();
             match joined.map_err(|_| "the checkpoint thread panicked".to_owned())? {
                 Ok(taken) => {
                     tracing::info!(bytes = taken.bytes, "checkpoint taken");
@@ -92,7 +88,7 @@ impl Checkpoints {
 
     fn begin(&mut self, shared: &Arc<Shared>, disk: &DiskThread) {
         let begun = {
-            let mut machine = shared.machine.write().expect("a panic ends the process");
+            let mut machine = shared.machine_mut();
             let (index, term) = machine.applied();
             if !self.schedule.begin(index) {
                 return;
@@ -148,14 +144,14 @@ fn write(
     } = begun;
     {
         // Nothing is purged while the walk lasts, so what it needs now it needs to its end.
-        let machine = shared.machine.read().expect("a panic ends the process");
+        let machine = shared.machine();
         position.retain(|segment| machine.store().needs_segment(segment));
     }
     let mut writer = CheckpointWriter::begin(disk, directory, index, term, &position, &meta)?;
     let mut rows: Vec<Vec<u8>> = Vec::new();
     loop {
         let more = {
-            let machine = shared.machine.read().expect("a panic ends the process");
+            let machine = shared.machine();
             machine
                 .store()
                 .walk(&mut cursor, CHUNK_KEYS, &mut |row| rows.push(row.to_vec()))

@@ -52,12 +52,7 @@ struct Read {
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, disk: DiskThread, checkpoints: Checkpoints) -> Self {
-        let applied = shared
-            .machine
-            .read()
-            .expect("nobody has panicked yet")
-            .applied()
-            .0;
+        let applied = shared.machine().applied().0;
         Self {
             shared,
             disk,
@@ -177,11 +172,7 @@ impl Driver {
         let Applied {
             outcomes, notice, ..
         } = {
-            let mut machine = self
-                .shared
-                .machine
-                .write()
-                .expect("a panic ends the process");
+            let mut machine = self.shared.machine_mut();
             let applied = machine.apply(batch, &*self.shared.segments);
             let applied = applied.map_err(|halt| halt.to_string())?;
             let changes: Vec<Change> = machine
@@ -248,11 +239,7 @@ impl Driver {
         if *self.shared.tidy.borrow() || self.checkpoints.is_walking() {
             return;
         }
-        let mut machine = self
-            .shared
-            .machine
-            .write()
-            .expect("a panic ends the process");
+        let mut machine = self.shared.machine_mut();
         let more = machine.purge(PURGE_CHUNK);
         drop(machine);
         if more {
