@@ -3,6 +3,8 @@
 
 #[path = "metrics/member.rs"]
 mod member;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "metrics/text.rs"]
 mod text;
 

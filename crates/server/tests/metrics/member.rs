@@ -1,9 +1,8 @@
 //! A member in this process with a port for metrics, and a client of plain HTTP.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::net::SocketAddr;
 
-use quorate::config::{Config, ListenUrl, Url};
+use quorate::config::Config;
 use quorate::node::Node;
 use quorate::serve::{self, ServeError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,6 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
+use super::ports::{free_port, listen};
 use super::text::Scrape;
 
 /// How often something that is to come is looked for, at most.
@@ -156,26 +156,5 @@ async fn ask(address: SocketAddr, request: &str, body: &str) -> Answer {
         status: status.expect("a status"),
         head: head.to_owned(),
         body: body.to_owned(),
-    }
-}
-
-fn listen(port: u16) -> ListenUrl {
-    let url = Url::parse(&format!("http://127.0.0.1:{port}")).expect("a URL");
-    ListenUrl {
-        url,
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-    }
-}
-
-/// A port below those that the system gives to clients.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let offset = NEXT.fetch_add(1, Ordering::Relaxed);
-        let start = (std::process::id() % 3_000) as u16;
-        let port = 29_000 + (start + offset) % 3_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
     }
 }

@@ -4,6 +4,8 @@ mod gateway;
 mod golden;
 mod maintenance;
 mod member;
+#[path = "../support/ports.rs"]
+mod ports;
 mod recorded;
 mod streams;
 mod wire;

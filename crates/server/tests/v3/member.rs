@@ -1,15 +1,15 @@
 //! A member in this process, on a fresh directory and free ports of the loopback interface.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, Ordering};
 
-use quorate::config::{Config, ListenUrl, Url};
+use quorate::config::Config;
 use quorate::node::Node;
 use quorate::serve::{self, ServeError};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::ports::{free_port, listen};
 
 /// A running member.
 pub(crate) struct Member {
@@ -86,26 +86,5 @@ fn scratch() -> PathBuf {
         memory
     } else {
         std::env::temp_dir()
-    }
-}
-
-fn listen(port: u16) -> ListenUrl {
-    let url = Url::parse(&format!("http://127.0.0.1:{port}")).expect("a URL");
-    ListenUrl {
-        url,
-        address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-    }
-}
-
-/// A port below those that the system gives to clients.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    loop {
-        let offset = NEXT.fetch_add(1, Ordering::Relaxed);
-        let start = (std::process::id() % 9_000) as u16;
-        let port = 20_000 + (start + offset) % 9_000;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
     }
 }
