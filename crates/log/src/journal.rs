@@ -21,7 +21,8 @@ use crate::error::LogError;
 use crate::identity::DirectoryId;
 use crate::place::{EntryAt, Link, Mark, Marks, Position};
 use crate::record::{
-    ENTRY_HEAD, Entry, HARD_STATE_BYTES, HardState, encode_entry, encode_hard_state, encode_sealed,
+    ENTRY_HEAD, Entry, HARD_STATE_BYTES, HardState, MOVED_HEAD, Moved, encode_entry,
+    encode_hard_state, encode_moved, encode_sealed,
 };
 use crate::replay::{Recovered, Replayed, replay};
 use crate::segment::{
@@ -180,18 +181,42 @@ impl<D: Disk> Journal<D> {
             self.make_room(ENTRY_HEAD + entry.data.len())?;
             encode_entry(entry, &mut self.batch);
             self.gathered.0 = entry.index;
-            let before = self.batch.len() - entry.data.len();
-            let before = u32::try_from(before).expect("make_room keeps batches in a segment");
-            let EntryAt { segment, offset } = self.link.at;
-            places.push((
-                entry.index,
-                EntryAt {
-                    segment,
-                    offset: offset + before,
-                },
-            ));
+            places.push((entry.index, self.place_of_last(entry.data.len())));
         }
         Ok(())
+    }
+
+    /// Gathers values that are copied forward, for the next [`Journal::sync`]. Adds to `places`
+    /// where each will stand; until a sync covers it, the old place is the value's home.
+    ///
+    /// # Errors
+    /// Any error poisons the journal.
+    ///
+    /// # Panics
+    /// If one is longer than what fits a segment: its entry would not have fitted either.
+    pub fn append_moved(
+        &mut self,
+        moved: &[Moved],
+        places: &mut Vec<EntryAt>,
+    ) -> Result<(), LogError> {
+        self.check_alive()?;
+        for moved in moved {
+            self.make_room(MOVED_HEAD + moved.key.len() + moved.data.len())?;
+            encode_moved(moved, &mut self.batch);
+            places.push(self.place_of_last(moved.data.len()));
+        }
+        Ok(())
+    }
+
+    /// Where the last `bytes` bytes of the gathered batch will stand.
+    fn place_of_last(&self, bytes: usize) -> EntryAt {
+        let before = u32::try_from(self.batch.len() - bytes);
+        let before = before.expect("make_room keeps batches in a segment");
+        let EntryAt { segment, offset } = self.link.at;
+        EntryAt {
+            segment,
+            offset: offset + before,
+        }
     }
 
     /// Makes durable all that was appended: one write and one sync, or nothing if there is
@@ -230,13 +255,14 @@ impl<D: Disk> Journal<D> {
         self.batch.len() - BATCH_HEAD
     }
 
-    /// Whether appending and syncing `entries` may need the next segment.
+    /// Whether appending and syncing these may need the next segment.
     #[must_use]
-    pub fn may_roll(&self, entries: &[Entry]) -> bool {
-        let data: usize = entries
+    pub fn may_roll(&self, entries: &[Entry], moved: &[Moved]) -> bool {
+        let entries = entries.iter().map(|entry| ENTRY_HEAD + entry.data.len());
+        let moved = moved
             .iter()
-            .map(|entry| ENTRY_HEAD + entry.data.len())
-            .sum();
+            .map(|moved| MOVED_HEAD + moved.key.len() + moved.data.len());
+        let data: usize = entries.chain(moved).sum();
         // Long batches are cut; the sixteenth part is far more than their headers take.
         !self.fits(HARD_STATE_BYTES + data + data / 16 + 2 * batch_bytes(0))
     }

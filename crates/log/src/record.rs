@@ -28,6 +28,19 @@ pub struct Entry {
     pub data: Bytes,
 }
 
+/// A value that a member copied forward in its log, so that the segment of its first home can go.
+///
+/// One member's own affair: it names the version whose value it is, and replaces its place.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Moved {
+    /// The key whose value it is.
+    pub key: Bytes,
+    /// The revision that wrote the version.
+    pub revision: u64,
+    /// The value.
+    pub data: Bytes,
+}
+
 /// What Raft may never forget beside its entries.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct HardState {
@@ -44,11 +57,14 @@ const RECORD_FORMAT: u8 = 1;
 const KIND_ENTRY: u8 = 1;
 const KIND_HARD_STATE: u8 = 2;
 const KIND_SEALED: u8 = 3;
+const KIND_MOVED: u8 = 4;
 
 /// Length prefix, format byte and kind byte.
 const RECORD_HEAD: usize = 6;
 /// What stands before an entry's data: head, index, term, entry kind.
 pub(crate) const ENTRY_HEAD: usize = RECORD_HEAD + 17;
+/// What stands before a moved value's key and data: head, revision, length of the key.
+pub(crate) const MOVED_HEAD: usize = RECORD_HEAD + 12;
 pub(crate) const HARD_STATE_BYTES: usize = RECORD_HEAD + 24;
 pub(crate) const SEALED_BYTES: usize = RECORD_HEAD;
 
@@ -66,6 +82,13 @@ pub(crate) enum Record<'a> {
     HardState(HardState),
     /// The segment ends here and goes on in the next.
     Sealed,
+    /// `data_offset` as for an entry.
+    Moved {
+        key: &'a [u8],
+        revision: u64,
+        data: &'a [u8],
+        data_offset: usize,
+    },
 }
 
 /// A record that verified but that this version cannot read.
@@ -104,6 +127,18 @@ pub(crate) fn encode_hard_state(hard: HardState, into: &mut Vec<u8>) {
     }
 }
 
+/// Appends the record of a moved value; its data are the last bytes written.
+pub(crate) fn encode_moved(moved: &Moved, into: &mut Vec<u8>) {
+    let length = MOVED_HEAD + moved.key.len() + moved.data.len();
+    into.reserve(length);
+    head(length, KIND_MOVED, into);
+    into.extend_from_slice(&moved.revision.to_le_bytes());
+    let key = u32::try_from(moved.key.len()).expect("a record is shorter than its segment");
+    into.extend_from_slice(&key.to_le_bytes());
+    into.extend_from_slice(&moved.key);
+    into.extend_from_slice(&moved.data);
+}
+
 pub(crate) fn encode_sealed(into: &mut Vec<u8>) {
     head(SEALED_BYTES, KIND_SEALED, into);
 }
@@ -131,7 +166,7 @@ impl<'a> Records<'a> {
             None => return Err(BadRecord::Malformed),
         }
         match body.get(1) {
-            Some(&(KIND_ENTRY | KIND_HARD_STATE | KIND_SEALED)) => {}
+            Some(&(KIND_ENTRY | KIND_HARD_STATE | KIND_SEALED | KIND_MOVED)) => {}
             // Kinds are added without a new format byte, so an unknown one is a newer one.
             Some(_) => return Err(BadRecord::Newer(RECORD_FORMAT)),
             None => return Err(BadRecord::Malformed),
@@ -170,6 +205,18 @@ fn decode_body(kind: u8, body: &[u8], end: usize) -> Option<Record<'_>> {
             fields.0.is_empty().then_some(Record::HardState(hard))
         }
         KIND_SEALED => fields.0.is_empty().then_some(Record::Sealed),
+        KIND_MOVED => {
+            let revision = fields.u64()?;
+            let length = fields.u32()? as usize;
+            let key = fields.take(length)?;
+            let data = fields.0;
+            Some(Record::Moved {
+                key,
+                revision,
+                data,
+                data_offset: end - data.len(),
+            })
+        }
         _ => None,
     }
 }

@@ -26,8 +26,26 @@ pub struct Recovered {
     pub last_index: u64,
     /// The entries behind the checkpoint's index, without a gap, and where their data stand.
     pub entries: Vec<(Entry, EntryAt)>,
+    /// The values that were copied forward behind the checkpoint, in order. Each concerns a version
+    /// that some entry up to the commit index wrote, or that has gone since.
+    pub moved: Vec<MovedTo>,
     /// The batch that was dropped because it was torn. Tell the operator.
     pub torn: Option<Torn>,
+}
+
+/// Where a value was copied to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MovedTo {
+    /// The key whose value it is.
+    pub key: Bytes,
+    /// The revision that wrote the version.
+    pub revision: u64,
+    /// Where the value stands now.
+    pub at: EntryAt,
+    /// Its length in bytes.
+    pub len: u32,
+    /// CRC32C of it.
+    pub crc: u32,
 }
 
 /// A last batch that did not verify: a write that no sync had finished.
@@ -162,6 +180,7 @@ struct State {
     /// The highest commit index in a batch header.
     commit: u64,
     entries: Vec<(Entry, EntryAt)>,
+    moved: Vec<MovedTo>,
     last: Option<(EntryAt, Bytes)>,
     last_empty: bool,
     marks: Marks,
@@ -175,6 +194,7 @@ impl State {
             hard: from.hard,
             commit: from.hard.commit,
             entries: Vec::new(),
+            moved: Vec::new(),
             last: None,
             // What lies before a position is durable and covered by a checkpoint.
             last_empty: true,
@@ -260,6 +280,23 @@ impl State {
                     self.hard = hard;
                     self.last_empty = false;
                 }
+                Record::Moved {
+                    key,
+                    revision,
+                    data,
+                    data_offset,
+                } => {
+                    let offset = batch.place(data_offset);
+                    self.moved.push(MovedTo {
+                        // A slice would keep the whole batch in memory.
+                        key: Bytes::copy_from_slice(key),
+                        revision,
+                        at: EntryAt { segment, offset },
+                        len: u32::try_from(data.len()).expect("it lies within its segment"),
+                        crc: crc_fast::crc32_iscsi(data),
+                    });
+                    self.last_empty = false;
+                }
                 Record::Sealed => return Ok(true),
             }
         }
@@ -304,12 +341,12 @@ impl State {
             offset,
             last_index: self.last_index,
         });
-        let (hard, last_index, entries) = (self.hard, self.last_index, self.entries);
         Ok(Replayed {
             recovered: Recovered {
-                hard,
-                last_index,
-                entries,
+                hard: self.hard,
+                last_index: self.last_index,
+                entries: self.entries,
+                moved: self.moved,
                 torn,
             },
             link,

@@ -177,7 +177,7 @@ fn count_segment<D: Disk>(
                     found.entries += 1;
                     found.last_index = index;
                 }
-                Record::HardState(_) => {}
+                Record::HardState(_) | Record::Moved { .. } => {}
                 Record::Sealed => {
                     link.next_segment();
                     return Ok(());

@@ -159,7 +159,7 @@ impl DiskThread {
             entries,
             commit,
         } = persist;
-        if self.journal.may_roll(&entries) {
+        if self.journal.may_roll(&entries, &[]) {
             self.await_prepared()?;
         }
         let mut at = Vec::with_capacity(entries.len());
@@ -168,7 +168,7 @@ impl DiskThread {
     }
 
     fn mark(&mut self) -> Result<(), LogError> {
-        if self.journal.may_roll(&[]) {
+        if self.journal.may_roll(&[], &[]) {
             self.await_prepared()?;
         }
         self.journal.idle_mark()?;

@@ -146,7 +146,7 @@ const LONG_BATCHES: Script = Script {
     segment_bytes: 16 << 10,
 };
 const FULL_SEGMENTS: Script = Script {
-    seed: 13,
+    seed: 14,
     steps: 50,
     longest_value: 700,
     segment_bytes: 1024,

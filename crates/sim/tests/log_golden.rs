@@ -10,7 +10,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use log_member::{Member, Model, Step, entry};
-use quorate_log::{Config, Disk, HardState, Identity, Journal, newest_checkpoint, verify};
+use quorate_log::{Config, Disk, HardState, Identity, Journal, Moved, newest_checkpoint, verify};
 use quorate_sim::disk::SimDisk;
 
 const CONFIG: Config = Config {
@@ -18,7 +18,7 @@ const CONFIG: Config = Config {
 };
 
 /// Every kind of file and record: a rolled segment, an overwritten entry, both kinds of entries,
-/// hard states, a checkpoint, an idle mark, and a torn last batch.
+/// hard states, a moved value, a checkpoint, an idle mark, and a torn last batch.
 fn write_present_version() -> SimDisk {
     let disk = SimDisk::new();
     let mut model = Model::default();
@@ -58,6 +58,11 @@ fn write_present_version() -> SimDisk {
         7,
     ));
     step(Step::Idle);
+    step(Step::Move(Moved {
+        key: b"key".as_slice().into(),
+        revision: 0x0102_0304,
+        data: b"value".as_slice().into(),
+    }));
     step(append(None, 10, 11, 3, 9));
     step(Step::Sync);
     let last = "0000000003.segment";
@@ -95,6 +100,9 @@ fn describe(disk: &SimDisk) -> String {
         Journal::open(disk.clone(), identity.directory, CONFIG, Some(&head)).expect("it replays");
     writeln!(text, "{:?}, last {}", recovered.hard, recovered.last_index).expect("strings grow");
     writeln!(text, "{:?}", recovered.torn).expect("strings grow");
+    for moved in recovered.moved {
+        writeln!(text, "{moved:?}").expect("strings grow");
+    }
     for (entry, at) in recovered.entries {
         writeln!(text, "{entry:?} at {at:?}").expect("strings grow");
     }

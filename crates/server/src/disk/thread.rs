@@ -244,7 +244,7 @@ impl Writer {
             entries,
             commit,
         } = persist;
-        if self.journal.may_roll(&entries) {
+        if self.journal.may_roll(&entries, &[]) {
             self.await_prepared();
         }
         let mut at = Vec::with_capacity(entries.len());
@@ -253,7 +253,7 @@ impl Writer {
     }
 
     fn mark(&mut self) -> Result<(), LogError> {
-        if self.journal.may_roll(&[]) {
+        if self.journal.may_roll(&[], &[]) {
             self.await_prepared();
         }
         self.journal.idle_mark()

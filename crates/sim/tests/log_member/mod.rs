@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_log::{
     CheckpointWriter, Config, Corrupt, Disk, Entry, EntryAt, EntryKind, HardState, Identity,
-    Journal, LogError, Position, Recovered, newest_checkpoint, segment_name,
+    Journal, LogError, Moved, Position, Recovered, newest_checkpoint, segment_name,
 };
 use quorate_sim::disk::SimDisk;
 
@@ -25,6 +25,8 @@ pub(crate) enum Step {
         entries: Vec<Entry>,
         commit: u64,
     },
+    /// The copy of a value; it promises nothing by itself.
+    Move(Moved),
     Sync,
     Idle,
     Checkpoint,
@@ -174,6 +176,11 @@ impl Member {
                 let mut places = Vec::new();
                 self.journal.append(*hard, entries, *commit, &mut places)?;
                 model.places.extend(places);
+            }
+            Step::Move(moved) => {
+                let mut places = Vec::new();
+                self.journal
+                    .append_moved(std::slice::from_ref(moved), &mut places)?;
             }
             Step::Sync => {
                 self.journal.sync()?;
@@ -332,7 +339,7 @@ pub(crate) fn script(seed: u64, length: usize, longest_value: u64) -> Vec<Step> 
     let (mut term, mut last, mut commit) = (1, 0, 0);
     let mut steps = Vec::new();
     while steps.len() < length {
-        match chance.below(16) {
+        match chance.below(18) {
             0..=8 => {
                 let mut hard = None;
                 if chance.below(4) == 0 {
@@ -365,6 +372,11 @@ pub(crate) fn script(seed: u64, length: usize, longest_value: u64) -> Vec<Step> 
             9..=10 => steps.push(Step::Sync),
             11..=12 => steps.push(Step::Idle),
             13..=14 => steps.push(Step::Checkpoint),
+            16 => steps.push(Step::Move(Moved {
+                key: b"key".as_slice().into(),
+                revision: chance.below(9),
+                data: vec![b'm'; chance.below(longest_value) as usize].into(),
+            })),
             _ => steps.push(Step::Free),
         }
     }
