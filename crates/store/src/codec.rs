@@ -35,6 +35,15 @@ pub trait Write {
     fn bool(&mut self, value: bool);
     /// A byte string, at most `u32::MAX` long.
     fn bytes(&mut self, value: &[u8]);
+    /// A `u64` in as few bytes as hold it: seven bits each, the lowest first, the highest bit set
+    /// on all but the last.
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.u8(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.u8(value as u8);
+    }
     /// A `u64` that may be absent.
     fn optional(&mut self, value: Option<u64>) {
         self.bool(value.is_some());
@@ -153,6 +162,44 @@ impl Read {
         Ok(self.rest.split_to(len))
     }
 
+    /// A `u64` of up to ten bytes, in the fewest.
+    ///
+    /// # Errors
+    /// [`DecodeError::Short`], [`DecodeError::Bad`].
+    pub fn varint(&mut self) -> Result<u64, DecodeError> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            if (bits << shift) >> shift != bits || (byte == 0 && shift > 0) {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::Bad("number"))
+    }
+
+    /// A `u32` as [`Self::varint`].
+    ///
+    /// # Errors
+    /// [`DecodeError::Short`], [`DecodeError::Bad`].
+    pub fn varint32(&mut self) -> Result<u32, DecodeError> {
+        u32::try_from(self.varint()?).map_err(|_| DecodeError::Bad("number"))
+    }
+
+    /// A byte string behind a [`Self::varint`].
+    ///
+    /// # Errors
+    /// [`DecodeError::Short`], [`DecodeError::Bad`].
+    pub fn short_bytes(&mut self) -> Result<Bytes, DecodeError> {
+        let len = self.varint32()? as usize;
+        self.need(len)?;
+        Ok(self.rest.split_to(len))
+    }
+
     /// A string of UTF-8.
     ///
     /// # Errors
@@ -182,6 +229,11 @@ impl Read {
         let count = self.u32()? as usize;
         self.need(count)?;
         Ok(count)
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// Ends the reading.

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use crate::chain::{Chain, Versioned};
 use crate::codec::{DecodeError, Read};
 use crate::command::Member;
-use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER};
+use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER, WALLS, unzigzag};
 use crate::{
     Action, Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease,
-    Limit, Mark, Revision, Store, UnixMs, Value, ValueAt,
+    Limit, Mark, Revision, Short, Store, UnixMs, Value, ValueAt,
 };
 
 /// Builds a store from the rows of a walk.
@@ -23,9 +23,12 @@ use crate::{
 pub struct Loader {
     store: Store,
     has_head: bool,
-    files: Vec<(Key, Chain<FileVersion>)>,
-    dirs: Vec<(Key, Chain<DirVersion>)>,
+    /// The last key and directory: more of their versions may follow.
+    file: Option<(Key, Chain<FileVersion>)>,
+    dir: Option<(Key, Chain<DirVersion>)>,
     history: Vec<Change>,
+    /// Clock times by revision, rising.
+    walls: Vec<(Revision, UnixMs)>,
 }
 
 impl Loader {
@@ -39,7 +42,6 @@ impl Loader {
         if (kind == HEAD) == self.has_head {
             return Err(DecodeError::Bad("place of the head"));
         }
-        let (store, history) = (&self.store, &mut self.history);
         match kind {
             HEAD => self.head(&mut read)?,
             LEASE => self.lease(&mut read)?,
@@ -50,22 +52,19 @@ impl Loader {
             ALARM => {
                 self.store.alarms.insert(Alarm::decode(&mut read)?);
             }
-            FILE => versions(
-                store,
-                &mut self.files,
-                history,
-                &mut read,
-                Class::File,
-                decode_file,
-            )?,
-            DIR => versions(
-                store,
-                &mut self.dirs,
-                history,
-                &mut read,
-                Class::Dir,
-                decode_dir,
-            )?,
+            WALLS => return self.walls(read),
+            FILE => {
+                let (last, history) = (&mut self.file, &mut self.history);
+                let store = &self.store;
+                let done = versions(store, last, history, &mut read, Class::File, decode_file)?;
+                self.take_file(done)?;
+            }
+            DIR => {
+                let (last, history) = (&mut self.dir, &mut self.history);
+                let store = &self.store;
+                let done = versions(store, last, history, &mut read, Class::Dir, decode_dir)?;
+                self.take_dir(done);
+            }
             _ => return Err(DecodeError::Bad("row")),
         }
         read.finish()
@@ -79,37 +78,59 @@ impl Loader {
         if !self.has_head {
             return Err(DecodeError::Bad("checkpoint without a head"));
         }
+        let (file, dir) = (self.file.take(), self.dir.take());
+        self.take_file(file)?;
+        self.take_dir(dir);
         let mut history = self.history;
         history.sort_unstable_by_key(|change| (change.revision, change.sub));
+        let mut walls = self.walls.into_iter().peekable();
+        let timed = history.into_iter().map(|mut change| {
+            while walls.next_if(|(at, _)| *at < change.revision).is_some() {}
+            let wall = walls.peek().filter(|(at, _)| *at == change.revision);
+            change.wall = wall.map_or(UnixMs(0), |(_, wall)| *wall);
+            change
+        });
+        self.store.history = timed.collect();
+        Ok(self.store)
+    }
+
+    /// Takes a key whose versions are complete. What was not purged when the walk began is dropped
+    /// now.
+    fn take_file(&mut self, done: Option<(Key, Chain<FileVersion>)>) -> Result<(), DecodeError> {
+        let Some((key, mut chain)) = done else {
+            return Ok(());
+        };
         let store = &mut self.store;
-        store.history = history.into();
-        // What was not purged when the walk began is dropped now.
-        let oldest = store.oldest();
-        self.files
-            .retain_mut(|(_, chain)| !chain.compact(oldest, |_| {}));
-        self.dirs
-            .retain_mut(|(_, chain)| !chain.compact(oldest, |_| {}));
-        for (key, chain) in &self.files {
-            for version in chain.iter() {
-                store.count(key, version);
-            }
-            let Some(live) = chain.live() else { continue };
-            if let Limit::Lease(id) = live.limit
-                && !store.leases.contains_key(&id)
-            {
+        if chain.compact(store.oldest(), |_| {}) {
+            return Ok(());
+        }
+        for version in chain.iter() {
+            store.count(&key, version);
+        }
+        if let Some(live) = chain.live() {
+            let lease = live.limit.lease();
+            if lease != 0 && !store.leases.contains_key(&lease) {
                 return Err(DecodeError::Bad("lease of a key"));
             }
-            store.limit(key, &live.limit);
+            store.limit(&key, &live.limit);
         }
-        for (path, chain) in &self.dirs {
-            if let Some(deadline) = chain.live().and_then(|dir| dir.deadline.as_ref()) {
-                let due = (deadline.at, path.clone(), Class::Dir);
-                store.deadlines.insert(due);
-            }
+        store.files.push(key, chain);
+        Ok(())
+    }
+
+    fn take_dir(&mut self, done: Option<(Key, Chain<DirVersion>)>) {
+        let Some((path, mut chain)) = done else {
+            return;
+        };
+        let store = &mut self.store;
+        if chain.compact(store.oldest(), |_| {}) {
+            return;
         }
-        store.files = self.files.into_iter().collect();
-        store.dirs = self.dirs.into_iter().collect();
-        Ok(self.store)
+        if let Some(deadline) = chain.live().and_then(|dir| dir.deadline.as_ref()) {
+            let due = (deadline.at, path.clone(), Class::Dir);
+            store.deadlines.insert(due);
+        }
+        store.dirs.push(path, chain);
     }
 
     fn head(&mut self, read: &mut Read) -> Result<(), DecodeError> {
@@ -127,6 +148,20 @@ impl Loader {
         Ok(())
     }
 
+    fn walls(&mut self, mut read: Read) -> Result<(), DecodeError> {
+        let mut before = (Revision::ZERO, UnixMs(0));
+        while !read.is_empty() {
+            let at = decode_step(&mut read, before.0)?;
+            let last = self.walls.last().map_or(Revision::ZERO, |(last, _)| *last);
+            if at <= last || at > self.store.revision {
+                return Err(DecodeError::Bad("order of clock times"));
+            }
+            before = (at, UnixMs(unzigzag(before.1.0, read.varint()?)));
+            self.walls.push(before);
+        }
+        Ok(())
+    }
+
     fn lease(&mut self, read: &mut Read) -> Result<(), DecodeError> {
         let id = read.i64()?;
         let lease = Lease {
@@ -140,29 +175,35 @@ impl Loader {
     }
 }
 
-/// Reads a key's row of versions: behind all keys so far, or more of the last one's.
+/// Reads a key's row of versions: behind all keys so far, or more of the last one's. Returns the
+/// key before, once its versions are complete.
 fn versions<V: Versioned>(
     head: &Store,
-    chains: &mut Vec<(Key, Chain<V>)>,
+    last: &mut Option<(Key, Chain<V>)>,
     history: &mut Vec<Change>,
     read: &mut Read,
     class: Class,
-    decode: fn(&mut Read) -> Result<(V, UnixMs), DecodeError>,
-) -> Result<(), DecodeError> {
-    let key = Key::from(&read.bytes()?[..]);
-    let last = chains.last().map(|(last, _)| last);
-    let (mut more, key) = match last {
-        Some(last) if *last > key => return Err(DecodeError::Bad("order of keys")),
-        Some(last) if *last == key => (true, last.clone()),
-        Some(_) | None => (false, key),
+    decode: fn(&mut Read, Revision) -> Result<V, DecodeError>,
+) -> Result<Option<(Key, Chain<V>)>, DecodeError> {
+    let bytes = read.short_bytes()?;
+    let before = match last {
+        Some((last, _)) if last[..] > bytes[..] => return Err(DecodeError::Bad("order of keys")),
+        Some((last, _)) if last[..] == bytes[..] => None,
+        Some(_) | None => last.take(),
     };
-    let count = read.count()?;
+    let key = match last {
+        Some((last, _)) => last.clone(),
+        None => Key::from(&bytes[..]),
+    };
+    let count = read.varint()?;
     if count == 0 {
         return Err(DecodeError::Bad("key without versions"));
     }
+    let mut revision = Revision::ZERO;
     for _ in 0..count {
-        let (version, wall) = decode(read)?;
-        let (revision, sub) = (version.revision(), version.sub());
+        let version = decode(read, revision)?;
+        let sub = version.sub();
+        revision = version.revision();
         if revision > head.revision {
             return Err(DecodeError::Bad("revision of a version"));
         }
@@ -172,89 +213,83 @@ fn versions<V: Versioned>(
                 sub,
                 class,
                 key: key.clone(),
-                wall,
+                wall: UnixMs(0),
             });
         }
-        match chains.last_mut().filter(|_| more) {
-            None => chains.push((key.clone(), Chain::new(version))),
+        match last {
+            None => *last = Some((key.clone(), Chain::new(version))),
             Some((_, chain)) if chain.newest().revision() < revision => chain.push(version),
             Some(_) => return Err(DecodeError::Bad("order of versions")),
         }
-        more = true;
     }
-    Ok(())
+    Ok(before)
 }
 
-fn decode_file(read: &mut Read) -> Result<(FileVersion, UnixMs), DecodeError> {
-    let revision = decode_revision(read)?;
-    let sub = read.u32()?;
-    let wall = UnixMs(read.u64()?);
-    let mark = decode_mark(read)?;
-    let create = decode_revision(read)?;
-    let count = read.u64()?;
+fn decode_file(read: &mut Read, before: Revision) -> Result<FileVersion, DecodeError> {
+    let (revision, sub, mark) = decode_stamp(read, before)?;
+    let flags = read.u8()?;
+    let age = read.varint()?;
+    let create = revision.get().checked_sub(age);
+    let create = Revision::new(create.ok_or(DecodeError::Bad("revision"))?);
+    let count = read.varint()?;
     if count > revision.get() {
         return Err(DecodeError::Bad("version"));
     }
-    let value = match read.u8()? {
-        0 => Value::Inline(Box::from(&read.bytes()?[..])),
-        1 => Value::Logged(ValueAt {
-            segment: read.u32()?,
-            offset: read.u32()?,
-            len: read.u32()?,
+    let value = if flags & 1 == 0 {
+        Value::Inline(Short::new(&read.short_bytes()?).ok_or(DecodeError::Bad("value"))?)
+    } else {
+        Value::Logged(ValueAt {
+            segment: read.varint32()?,
+            offset: read.varint32()?,
+            len: read.varint32()?,
             crc: read.u32()?,
-        }),
-        _ => return Err(DecodeError::Bad("value")),
+        })
     };
     if matches!(value, Value::Logged(at) if at.len == 0) {
         return Err(DecodeError::Bad("value"));
     }
-    let limit = match read.u8()? {
-        0 => Limit::None,
-        1 => Limit::Lease(read.i64()?),
-        2 => Limit::Deadline(Box::new(decode_deadline(read)?)),
+    let limit = match flags >> 1 {
+        0 => Limit::NONE,
+        1 => Limit::from_lease(read.i64()?),
+        2 => Limit::from_deadline(Some(decode_deadline(read)?)),
         _ => return Err(DecodeError::Bad("limit")),
     };
-    Ok((
-        FileVersion {
-            revision,
-            create,
-            count,
-            sub,
-            mark,
-            value,
-            limit,
-        },
-        wall,
-    ))
+    Ok(FileVersion {
+        revision,
+        create,
+        count,
+        sub,
+        mark,
+        value,
+        limit,
+    })
 }
 
-fn decode_dir(read: &mut Read) -> Result<(DirVersion, UnixMs), DecodeError> {
-    let revision = decode_revision(read)?;
-    let sub = read.u32()?;
-    let wall = UnixMs(read.u64()?);
-    let mark = decode_mark(read)?;
-    let tombstone = read.bool()?;
-    let created = decode_revision(read)?;
-    let modified = decode_revision(read)?;
-    let deadline = if read.bool()? {
-        Some(Box::new(decode_deadline(read)?))
-    } else {
-        None
-    };
-    let version = DirVersion {
+fn decode_dir(read: &mut Read, before: Revision) -> Result<DirVersion, DecodeError> {
+    let (revision, sub, mark) = decode_stamp(read, before)?;
+    let flags = read.u8()?;
+    if flags > 3 {
+        return Err(DecodeError::Bad("directory"));
+    }
+    Ok(DirVersion {
         revision,
         sub,
         mark,
-        tombstone,
-        created,
-        modified,
-        deadline,
-    };
-    Ok((version, wall))
+        tombstone: flags & 1 == 1,
+        created: decode_step(read, Revision::ZERO)?,
+        modified: decode_step(read, Revision::ZERO)?,
+        deadline: match flags >> 1 {
+            0 => None,
+            _ => Some(Box::new(decode_deadline(read)?)),
+        },
+    })
 }
 
-fn decode_mark(read: &mut Read) -> Result<Mark, DecodeError> {
-    let action = match read.u8()? {
+fn decode_stamp(read: &mut Read, before: Revision) -> Result<(Revision, u32, Mark), DecodeError> {
+    let revision = decode_step(read, before)?;
+    let sub = read.varint32()?;
+    let bits = read.u8()?;
+    let action = match bits & 7 {
         0 => Action::Set,
         1 => Action::Create,
         2 => Action::Update,
@@ -264,11 +299,24 @@ fn decode_mark(read: &mut Read) -> Result<Mark, DecodeError> {
         6 => Action::Expire,
         _ => return Err(DecodeError::Bad("action")),
     };
-    Ok(Mark {
-        action,
-        covered: read.bool()?,
-        refresh: read.bool()?,
-    })
+    let mark = match bits >> 3 {
+        bits @ 0..=3 => Mark {
+            action,
+            covered: bits & 1 == 1,
+            refresh: bits & 2 == 2,
+        },
+        _ => return Err(DecodeError::Bad("mark")),
+    };
+    Ok((revision, sub, mark))
+}
+
+/// A revision as its distance from the one before.
+fn decode_step(read: &mut Read, before: Revision) -> Result<Revision, DecodeError> {
+    let number = before.get().checked_add(read.varint()?);
+    let number = number.filter(|&number| number <= i64::MAX as u64);
+    number
+        .map(Revision::new)
+        .ok_or(DecodeError::Bad("revision"))
 }
 
 fn decode_revision(read: &mut Read) -> Result<Revision, DecodeError> {
@@ -281,7 +329,7 @@ fn decode_revision(read: &mut Read) -> Result<Revision, DecodeError> {
 
 fn decode_deadline(read: &mut Read) -> Result<Deadline, DecodeError> {
     Ok(Deadline {
-        at: ClusterTime(read.u64()?),
-        shown: UnixMs(read.u64()?),
+        at: ClusterTime(read.varint()?),
+        shown: UnixMs(read.varint()?),
     })
 }

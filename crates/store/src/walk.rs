@@ -5,14 +5,16 @@
 //!
 //! The bytes are in docs/formats/state.md.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::chain::{Chain, Versioned};
 use crate::codec::Write;
 use crate::command::Member;
-use crate::{Alarm, DirVersion, FileVersion, Key, Limit, Mark, Revision, Store, UnixMs, Value};
+use crate::map::KeyMap;
+use crate::{
+    Alarm, Deadline, DirVersion, Ends, FileVersion, Key, Mark, Revision, Store, UnixMs, Value,
+};
 
 pub(crate) const HEAD: u8 = 1;
 pub(crate) const LEASE: u8 = 2;
@@ -20,6 +22,7 @@ pub(crate) const MEMBER: u8 = 3;
 pub(crate) const FILE: u8 = 4;
 pub(crate) const DIR: u8 = 5;
 pub(crate) const ALARM: u8 = 6;
+pub(crate) const WALLS: u8 = 7;
 
 /// How far a walk has come.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub struct Cursor {
 #[derive(Debug)]
 enum Stage {
     Head,
+    /// Clock times of the revisions behind this one.
+    Walls(Revision),
     /// Behind this version of this key.
     Files(Option<(Key, Revision)>),
     Dirs(Option<(Key, Revision)>),
@@ -67,64 +72,83 @@ impl Store {
         cursor.stage = match core::mem::replace(&mut cursor.stage, Stage::Done) {
             Stage::Head => {
                 cursor.head(out);
-                Stage::Files(None)
+                Stage::Walls(Revision::ZERO)
             }
+            Stage::Walls(behind) => match self.walls(behind, revision, max, out) {
+                Some(last) => Stage::Walls(last),
+                None => Stage::Files(None),
+            },
             Stage::Files(after) => {
-                let at = |change_of: &FileVersion| self.wall_of(change_of);
-                let row = |key: &Key, versions: &[&FileVersion], out: &mut dyn FnMut(&[u8])| {
-                    out(&file_row(key, versions, &at));
-                };
-                match walk_map(&self.files, after, revision, max, out, row) {
+                match walk_map(&self.files, after, revision, max, out, file_row) {
                     Some(last) => Stage::Files(Some(last)),
                     None => Stage::Dirs(None),
                 }
             }
-            Stage::Dirs(after) => {
-                let at = |change_of: &DirVersion| self.wall_of(change_of);
-                let row = |key: &Key, versions: &[&DirVersion], out: &mut dyn FnMut(&[u8])| {
-                    out(&dir_row(key, versions, &at));
-                };
-                match walk_map(&self.dirs, after, revision, max, out, row) {
-                    Some(last) => Stage::Dirs(Some(last)),
-                    None => Stage::Done,
-                }
-            }
+            Stage::Dirs(after) => match walk_map(&self.dirs, after, revision, max, out, dir_row) {
+                Some(last) => Stage::Dirs(Some(last)),
+                None => Stage::Done,
+            },
             Stage::Done => Stage::Done,
         };
         !matches!(cursor.stage, Stage::Done)
     }
 
-    /// The wall time of the change that wrote a version; 0 when history no longer holds it.
-    fn wall_of(&self, version: &impl Versioned) -> UnixMs {
-        let wanted = (version.revision(), version.sub());
-        let found = self
-            .history
-            .binary_search_by_key(&wanted, |c| (c.revision, c.sub));
-        found.map_or(UnixMs(0), |at| self.history[at].wall)
+    /// A row of the clock times of up to `max` revisions behind `behind`; the last of them when
+    /// there may be more.
+    fn walls(
+        &self,
+        behind: Revision,
+        last: Revision,
+        max: usize,
+        out: &mut dyn FnMut(&[u8]),
+    ) -> Option<Revision> {
+        let changes = self.changes(behind.next());
+        let mut left = max;
+        let mut row = Vec::new();
+        row.u8(WALLS);
+        let mut before = (Revision::ZERO, UnixMs(0));
+        for change in changes.take_while(|change| change.revision <= last) {
+            if change.revision == before.0 {
+                continue;
+            }
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            row.varint(change.revision.get() - before.0.get());
+            row.varint(zigzag(before.1.0, change.wall.0));
+            before = (change.revision, change.wall);
+        }
+        if left < max {
+            out(&row);
+        }
+        (left == 0).then_some(before.0)
     }
 }
 
 /// Rows of up to `max` versions behind `after`; the last one when there may be more. A key whose
 /// versions are many takes several rows.
 fn walk_map<V: Versioned>(
-    map: &BTreeMap<Key, Chain<V>>,
+    map: &KeyMap<Chain<V>>,
     after: Option<(Key, Revision)>,
     revision: Revision,
     max: usize,
     out: &mut dyn FnMut(&[u8]),
-    row: impl Fn(&Key, &[&V], &mut dyn FnMut(&[u8])),
+    encode: impl Fn(&Key, &[&V], &mut Vec<u8>),
 ) -> Option<(Key, Revision)> {
     let (start, mut behind) = match &after {
         None => (Bound::Unbounded, Revision::ZERO),
         Some((key, behind)) => (Bound::Included(&key[..]), *behind),
     };
     let mut left = max;
-    for (key, chain) in map.range::<[u8], _>((start, Bound::Unbounded)) {
+    let mut row = Vec::new();
+    for (key, chain) in map.range((start, Bound::Unbounded)) {
         let goes_on = behind > Revision::ZERO;
         let versions: Vec<&V> = chain.between(behind, revision).take(left).collect();
         behind = Revision::ZERO;
         if !versions.is_empty() {
-            row(key, &versions, out);
+            encode(key, &versions, &mut row);
+            out(&row);
         } else if goes_on {
             continue;
         }
@@ -172,74 +196,83 @@ impl Cursor {
     }
 }
 
-fn file_row(
-    key: &Key,
-    versions: &[&FileVersion],
-    wall: &dyn Fn(&FileVersion) -> UnixMs,
-) -> Vec<u8> {
-    let mut row = Vec::with_capacity(96 + key.len());
-    row.u8(FILE);
-    row.bytes(key);
-    row.u32(versions.len() as u32);
+fn file_row(key: &Key, versions: &[&FileVersion], row: &mut Vec<u8>) {
+    begin_row(FILE, key, versions.len(), row);
+    let mut before = Revision::ZERO;
     for version in versions {
-        row.u64(version.revision.get());
-        row.u32(version.sub);
-        row.u64(wall(version).0);
-        encode_mark(version.mark, &mut row);
-        row.u64(version.create.get());
-        row.u64(version.count);
-        match &version.value {
+        let (value, limit) = (&version.value, version.limit.ends());
+        let logged = u8::from(matches!(value, Value::Logged(_)));
+        let limited = match limit {
+            None => 0,
+            Some(Ends::Lease(_)) => 1,
+            Some(Ends::Deadline(_)) => 2,
+        };
+        encode_stamp(*version, version.mark, &mut before, row);
+        row.u8(logged | limited << 1);
+        row.varint(version.revision.get() - version.create.get());
+        row.varint(version.count);
+        match value {
             Value::Inline(bytes) => {
-                row.u8(0);
-                row.bytes(bytes);
+                row.varint(bytes.len() as u64);
+                row.extend_from_slice(bytes);
             }
             Value::Logged(at) => {
-                row.u8(1);
-                for number in [at.segment, at.offset, at.len, at.crc] {
-                    row.u32(number);
+                for number in [at.segment, at.offset, at.len] {
+                    row.varint(number.into());
                 }
+                row.u32(at.crc);
             }
         }
-        match &version.limit {
-            Limit::None => row.u8(0),
-            Limit::Lease(id) => {
-                row.u8(1);
-                row.i64(*id);
-            }
-            Limit::Deadline(deadline) => {
-                row.u8(2);
-                row.u64(deadline.at.0);
-                row.u64(deadline.shown.0);
-            }
+        match limit {
+            None => {}
+            Some(Ends::Lease(id)) => row.i64(*id),
+            Some(Ends::Deadline(deadline)) => encode_deadline(deadline, row),
         }
     }
-    row
 }
 
-fn dir_row(path: &Key, versions: &[&DirVersion], wall: &dyn Fn(&DirVersion) -> UnixMs) -> Vec<u8> {
-    let mut row = Vec::with_capacity(64 + path.len());
-    row.u8(DIR);
-    row.bytes(path);
-    row.u32(versions.len() as u32);
+fn dir_row(path: &Key, versions: &[&DirVersion], row: &mut Vec<u8>) {
+    begin_row(DIR, path, versions.len(), row);
+    let mut before = Revision::ZERO;
     for version in versions {
-        row.u64(version.revision.get());
-        row.u32(version.sub);
-        row.u64(wall(version).0);
-        encode_mark(version.mark, &mut row);
-        row.bool(version.tombstone);
-        row.u64(version.created.get());
-        row.u64(version.modified.get());
-        row.bool(version.deadline.is_some());
+        encode_stamp(*version, version.mark, &mut before, row);
+        row.u8(u8::from(version.tombstone) | u8::from(version.deadline.is_some()) << 1);
+        row.varint(version.created.get());
+        row.varint(version.modified.get());
         if let Some(deadline) = &version.deadline {
-            row.u64(deadline.at.0);
-            row.u64(deadline.shown.0);
+            encode_deadline(deadline, row);
         }
     }
-    row
 }
 
-fn encode_mark(mark: Mark, row: &mut Vec<u8>) {
-    row.u8(mark.action as u8);
-    row.bool(mark.covered);
-    row.bool(mark.refresh);
+fn begin_row(kind: u8, key: &Key, versions: usize, row: &mut Vec<u8>) {
+    row.clear();
+    row.u8(kind);
+    row.varint(key.len() as u64);
+    row.extend_from_slice(key);
+    row.varint(versions as u64);
+}
+
+/// What both classes have; the revision as its distance from the version before in the row.
+fn encode_stamp(version: &impl Versioned, mark: Mark, before: &mut Revision, row: &mut Vec<u8>) {
+    row.varint(version.revision().get() - before.get());
+    *before = version.revision();
+    row.varint(version.sub().into());
+    row.u8(mark.action as u8 | u8::from(mark.covered) << 3 | u8::from(mark.refresh) << 4);
+}
+
+fn encode_deadline(deadline: &Deadline, row: &mut Vec<u8>) {
+    row.varint(deadline.at.0);
+    row.varint(deadline.shown.0);
+}
+
+/// The next number as its distance from the one before, near zero whichever way it went.
+pub(crate) fn zigzag(before: u64, now: u64) -> u64 {
+    let step = now.wrapping_sub(before) as i64;
+    (step << 1 ^ step >> 63) as u64
+}
+
+/// What [`zigzag`] was told.
+pub(crate) fn unzigzag(before: u64, step: u64) -> u64 {
+    before.wrapping_add((step >> 1) ^ (step & 1).wrapping_neg())
 }
