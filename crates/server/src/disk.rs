@@ -13,6 +13,6 @@ mod thread;
 
 pub use fs::FsDisk;
 pub use lock::{DirLock, LockError};
-pub use segments::Segments;
+pub use segments::{Reader, Segments};
 pub use sync_times::{SYNC_BUCKETS, SyncTimes};
 pub use thread::{DiskFailure, DiskThread, Persist, Persisted};

@@ -24,7 +24,7 @@ use quorate_store::{Outcome, Refusal, UnixMs};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::config::Config;
-use crate::disk::Segments;
+use crate::disk::{Reader, Segments};
 use crate::metrics::{DiskTimes, Metrics};
 use waiters::Waiters;
 
@@ -137,9 +137,10 @@ impl Node {
         self.0.machine()
     }
 
-    /// Where older and larger values are read from.
-    pub fn values(&self) -> &Segments {
-        &self.0.segments
+    /// Where older and larger values are read from: those of places that were found in the
+    /// machine under a guard that is still held. A thread has one at a time.
+    pub fn values(&self) -> Reader<'_> {
+        self.0.segments.reader()
     }
 
     /// v3 watchers.

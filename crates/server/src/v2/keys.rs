@@ -243,7 +243,7 @@ fn get(node: &Node, path: &Path, params: &Params) -> Result<Response<Body>, Erro
     let counts = &node.metrics().tree;
     counts.read(params.recursive, there.is_ok());
     let there = there.map_err(|refusal| Error::of_store(&refusal, current.get()))?;
-    let values = node.values();
+    let values = &node.values();
     let broken = |why: &dyn std::fmt::Display| {
         Error::of_request(Code::RaftInternal, format!("quorate: {why}"))
     };

@@ -107,7 +107,7 @@ impl Listing {
         }
         tokio::task::yield_now().await;
         let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
-        let written = self.write(&mut piece, node.machine().store(), node.values());
+        let written = self.write(&mut piece, node.machine().store(), &node.values());
         self.done |= written.is_err();
         Some((
             written.map(|()| Bytes::from(piece)),

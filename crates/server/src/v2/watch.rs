@@ -248,11 +248,12 @@ impl Telling {
             self.done = true;
             return Ok(());
         }
+        let values = node.values();
         let mut budget = SCAN_CHANGES;
         while !self.done && piece.len() < PIECE_BYTES {
             match self.watch.scan(store, &mut self.position, &mut budget) {
                 Scan::Match(change) => {
-                    let event = Event::of(store, change, node.values())?;
+                    let event = Event::of(store, change, &values)?;
                     let event = event.expect("what matches has an event");
                     let mut siblings = 0;
                     if !self.is_stream {

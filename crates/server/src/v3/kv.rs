@@ -25,10 +25,10 @@ impl Api {
         let (machine, values) = (self.node.machine(), self.node.values());
         let answer = machine
             .store()
-            .range(&asked, values)
+            .range(&asked, &values)
             .map_err(|e| status::read(&e))?;
         let header = encode::at(header, machine.store().revision());
-        rows::response(&header, &answer, asked.keys_only, values)
+        rows::response(&header, &answer, asked.keys_only, &values)
             .map_err(|error| status::value(&error))
     }
 
@@ -70,7 +70,7 @@ impl Api {
         }
         let header = self.header(Revision::ZERO);
         let machine = self.node.machine();
-        let reply = machine.store().read_txn(&txn, self.node.values());
+        let reply = machine.store().read_txn(&txn, &self.node.values());
         let reply = reply.map_err(|error| status::read(&error))?;
         self.node.metrics().ranges.add(reply.responses.len() as u64);
         Ok(framed(&encode::txn(

@@ -169,7 +169,7 @@ impl Reading {
             let kv = if self.keys_only {
                 Ok(encode::without_value(row.key, row.version))
             } else {
-                encode::version(row.key, row.version, values)
+                encode::version(row.key, row.version, &values)
             };
             response
                 .kvs

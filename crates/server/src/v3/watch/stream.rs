@@ -273,7 +273,7 @@ impl WatchStream {
             .expect("what is behind is a watcher");
         let machine = self.api.node.machine();
         let (step, batches) = watcher
-            .step(machine.store(), self.api.node.values())
+            .step(machine.store(), &self.api.node.values())
             .map_err(|error| status::value(&error))?;
         let compacted = machine.store().compacted();
         drop(machine);
