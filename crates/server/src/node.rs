@@ -29,6 +29,7 @@ use crate::metrics::{DiskTimes, Metrics};
 use waiters::Waiters;
 
 pub use open::{OpenError, Running};
+pub(crate) use values::Waits;
 
 /// Requests that wait at once; one more is refused.
 pub(crate) const MAX_WAITING: usize = 100_000;
@@ -138,7 +139,8 @@ impl Node {
     }
 
     /// Where older and larger values are read from: those of places that were found in the
-    /// machine under a guard that is still held. A thread has one at a time.
+    /// machine under a guard that is still held. A thread has one at a time. It waits for the
+    /// disk where it must, so a connection's task takes [`Self::read`] instead.
     pub fn values(&self) -> Reader<'_> {
         self.0.segments.reader()
     }

@@ -303,6 +303,7 @@ mod tests {
     use bytes::Bytes;
     use quorate_log::{Config, EntryKind, Identity, segment_name, verify};
 
+    use super::super::Span;
     use super::*;
     const CONFIG: Config = Config {
         segment_bytes: 16 << 10,
@@ -340,7 +341,7 @@ mod tests {
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (timed, times) = disk.timed();
         let (journal, _) = Journal::open(timed, identity.directory, CONFIG, None).unwrap();
-        let segments = Segments::open(&disk).unwrap();
+        let segments = Segments::open(&disk, u64::MAX).unwrap();
         let (report, reports) = mpsc::channel();
         let thread = DiskThread::start(journal, segments.clone(), move |done| {
             report.send(done.unwrap()).unwrap();
@@ -365,7 +366,12 @@ mod tests {
         for (index, at) in done.iter().flat_map(|done| &done.at) {
             let data = entry(*index).data;
             let len = u32::try_from(data.len()).unwrap();
-            assert_eq!(reader.bytes(at.segment, at.offset, len), Some(&data[..]));
+            let span = Span {
+                segment: at.segment,
+                offset: at.offset,
+                len,
+            };
+            assert_eq!(reader.bytes(span), Ok(&data[..]));
         }
 
         let report = verify(&disk).unwrap();
@@ -393,7 +399,7 @@ mod tests {
         let disk = FsDisk::open(directory.path()).unwrap();
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
-        let segments = Segments::open(&disk).unwrap();
+        let segments = Segments::open(&disk, u64::MAX).unwrap();
         let thread = DiskThread::start(journal, segments.clone(), |_| {});
         for ready in 1..=100 {
             thread.persist(persist(ready));
@@ -408,7 +414,12 @@ mod tests {
         let path = |number| directory.path().join(segment_name(number));
         for number in 1..=last {
             let is_kept = number == 2 || number == last;
-            let is_mapped = segments.reader().bytes(number, 0, 1).is_some();
+            let span = Span {
+                segment: number,
+                offset: 0,
+                len: 1,
+            };
+            let is_mapped = segments.reader().bytes(span).is_ok();
             assert_eq!(is_mapped, is_kept, "segment {number}");
             let is_in_maps = maps.contains(path(number).to_str().unwrap());
             assert_eq!(is_in_maps, is_kept, "segment {number}");
@@ -422,7 +433,7 @@ mod tests {
         let disk = FsDisk::open(directory.path()).unwrap();
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
-        let segments = Segments::open(&disk).unwrap();
+        let segments = Segments::open(&disk, u64::MAX).unwrap();
         let (report, reports) = mpsc::channel();
         let thread = DiskThread::start(journal, segments.clone(), move |done| {
             report.send(done.map(|done| done.len())).unwrap();

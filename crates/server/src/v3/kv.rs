@@ -6,7 +6,8 @@ use quorate_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest,
     TxnRequest, request_op::Request as Op,
 };
-use quorate_store::{Body, Reply, Revision};
+use quorate_replica::Machine;
+use quorate_store::{Body, Reply, Revision, Values};
 use tonic::Status;
 
 use super::unary::framed;
@@ -69,14 +70,14 @@ impl Api {
             self.linearize().await?;
         }
         let header = self.header(Revision::ZERO);
-        let machine = self.node.machine();
-        let reply = machine.store().read_txn(&txn, &self.node.values());
-        let reply = reply.map_err(|error| status::read(&error))?;
+        let read = |machine: &Machine, values: &dyn Values| {
+            let reply = machine.store().read_txn(&txn, values)?;
+            Ok((machine.store().revision(), reply))
+        };
+        let read = self.node.read(read).await;
+        let (revision, reply) = read.map_err(|error| status::read(&error))?;
         self.node.metrics().ranges.add(reply.responses.len() as u64);
-        Ok(framed(&encode::txn(
-            encode::at(header, machine.store().revision()),
-            reply,
-        )))
+        Ok(framed(&encode::txn(encode::at(header, revision), reply)))
     }
 
     /// Compact; `physical` waits until what it left behind is cleared up.

@@ -18,7 +18,7 @@ use prost::Message;
 use quorate_proto::etcdserverpb::{
     RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader,
 };
-use quorate_store::{KeyEnd, KeyRange, Revision, command::Range, command::SortTarget};
+use quorate_store::{KeyEnd, KeyRange, ReadError, Revision, command::Range, command::SortTarget};
 use tonic::{Code, Status};
 
 use super::{Api, Responses, decode, encode, status, unary};
@@ -133,7 +133,7 @@ impl Reading {
     async fn piece(&mut self) -> Result<Bytes, Status> {
         let mut response = RangeResponse::default();
         if matches!(self.stage, Stage::Keys) {
-            let goes_on = self.read(&mut response)?;
+            let goes_on = self.read(&mut response).await?;
             self.resize(response.encoded_len());
             if !goes_on {
                 self.stage = Stage::Done;
@@ -158,30 +158,29 @@ impl Reading {
     }
 
     /// Reads the next keys. Returns whether the range goes on behind them.
-    fn read(&mut self, response: &mut RangeResponse) -> Result<bool, Status> {
-        let (machine, values) = (self.api.node.machine(), self.api.node.values());
-        let store = machine.store();
-        let pinned = store.revision_asked(self.revision.to_wire());
-        pinned.map_err(|refusal| status::refused(&refusal))?;
-        let mut rows = store.scan(&self.range, self.revision);
-        let mut last = None;
-        for row in rows.by_ref().take(self.next_keys.min(self.left)) {
-            let kv = if self.keys_only {
-                Ok(encode::without_value(row.key, row.version))
-            } else {
-                encode::version(row.key, row.version, &values)
-            };
-            response
-                .kvs
-                .push(kv.map_err(|error| status::value(&error))?);
-            last = Some(row.key);
+    async fn read(&mut self, response: &mut RangeResponse) -> Result<bool, Status> {
+        let read = self.api.node.read(|machine, values| {
+            let store = machine.store();
+            store.revision_asked(self.revision.to_wire())?;
+            let mut rows = store.scan(&self.range, self.revision);
+            let keys = rows.by_ref().take(self.next_keys.min(self.left));
+            let kvs = keys.map(|row| {
+                if self.keys_only {
+                    Ok(encode::without_value(row.key, row.version))
+                } else {
+                    encode::version(row.key, row.version, values)
+                }
+            });
+            let kvs = kvs.collect::<Result<Vec<_>, _>>()?;
+            Ok::<_, ReadError>((kvs, rows.next().is_some()))
+        });
+        let (kvs, goes_on) = read.await.map_err(|error| status::read(&error))?;
+        self.left -= kvs.len();
+        self.count += kvs.len() as u64;
+        if let Some(last) = kvs.last() {
+            self.range = behind(&last.key, &self.range);
         }
-        let goes_on = rows.next().is_some();
-        self.left -= response.kvs.len();
-        self.count += response.kvs.len() as u64;
-        if let Some(last) = last {
-            self.range = behind(last, &self.range);
-        }
+        response.kvs = kvs;
         Ok(goes_on)
     }
 
