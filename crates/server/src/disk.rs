@@ -6,13 +6,16 @@
 
 mod fs;
 mod lock;
+mod memory;
 mod prepare;
 mod segments;
+mod sigbus;
 mod sync_times;
 mod thread;
 
 pub use fs::FsDisk;
 pub use lock::{DirLock, LockError};
-pub use segments::Segments;
+pub(crate) use memory::available_bytes;
+pub use segments::{Fetched, NoBytes, Reader, Segments, Span};
 pub use sync_times::{SYNC_BUCKETS, SyncTimes};
 pub use thread::{DiskFailure, DiskThread, Persist, Persisted};

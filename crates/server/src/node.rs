@@ -24,11 +24,12 @@ use quorate_store::{Outcome, Refusal, UnixMs};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::config::Config;
-use crate::disk::Segments;
+use crate::disk::{Reader, Segments};
 use crate::metrics::{DiskTimes, Metrics};
 use waiters::Waiters;
 
 pub use open::{OpenError, Running};
+pub(crate) use values::Waits;
 
 /// Requests that wait at once; one more is refused.
 pub(crate) const MAX_WAITING: usize = 100_000;
@@ -137,9 +138,11 @@ impl Node {
         self.0.machine()
     }
 
-    /// Where older and larger values are read from.
-    pub fn values(&self) -> &Segments {
-        &self.0.segments
+    /// Where older and larger values are read from: those of places that were found in the
+    /// machine under a guard that is still held. A thread has one at a time. It waits for the
+    /// disk where it must, so a connection's task takes [`Self::read`] instead.
+    pub fn values(&self) -> Reader<'_> {
+        self.0.segments.reader()
     }
 
     /// v3 watchers.

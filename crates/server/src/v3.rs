@@ -16,10 +16,12 @@ mod health;
 mod kv;
 mod lease;
 mod limits;
+mod listing;
 mod maintenance;
 mod range_stream;
 mod rows;
 mod service;
+mod sorted;
 mod status;
 mod unary;
 mod watch;
@@ -47,6 +49,8 @@ struct Api {
     node: Node,
     lease_ids: Arc<lease::Ids>,
     progress_interval: Duration,
+    /// Longer ranges are answered in pieces.
+    whole: kv::Bounds,
 }
 
 impl Api {

@@ -74,6 +74,19 @@ impl KeyRange {
         matches!(&self.end, KeyEnd::Before(end) if *end <= self.start)
     }
 
+    /// What of it comes after `key`.
+    #[must_use]
+    pub fn after(&self, key: &[u8]) -> Self {
+        Self {
+            start: [key, b"\0"].concat().into(),
+            end: match &self.end {
+                // Nothing: an end before its start.
+                KeyEnd::Point => KeyEnd::Before(Bytes::new()),
+                other => other.clone(),
+            },
+        }
+    }
+
     /// As bounds of an ordered map. `None` when it is empty, for which a map would panic.
     pub(crate) fn bounds(&self) -> Option<Bounds<'_>> {
         if self.is_empty() {

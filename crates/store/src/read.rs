@@ -73,12 +73,25 @@ impl Store {
         range: &KeyRange,
         revision: Revision,
     ) -> impl Iterator<Item = Row<'a>> + use<'a> {
+        let visited = self.visit(range, revision);
+        visited.filter_map(|(key, version)| {
+            Some(Row {
+                key,
+                version: version?,
+            })
+        })
+    }
+
+    /// As [`Self::scan`], but with the keys that did not stand there: whoever bounds a step of a
+    /// walk must count them, for they take time too.
+    pub fn visit<'a>(
+        &'a self,
+        range: &KeyRange,
+        revision: Revision,
+    ) -> impl Iterator<Item = (&'a Key, Option<&'a FileVersion>)> + use<'a> {
         let found = range.bounds().map(|bounds| self.files.range(bounds));
         let chains = found.into_iter().flatten();
-        chains.filter_map(move |(key, chain)| {
-            let version = chain.live_at(revision)?;
-            Some(Row { key, version })
-        })
+        chains.map(move |(key, chain)| (key, chain.live_at(revision)))
     }
 
     /// Hands out versions of keys that compaction has left, up to revision `last`, for a checksum.
@@ -135,6 +148,21 @@ impl Store {
         asked: &Range,
         values: &dyn Values,
     ) -> Result<RangeAnswer<'a>, ReadError> {
+        let answer = self.range_within(asked, values, usize::MAX)?;
+        Ok(answer.expect("no range has so many keys"))
+    }
+
+    /// As [`Self::range`], if no more than `max_keys` keys are or were in the range; else `None`,
+    /// after as many steps.
+    ///
+    /// # Errors
+    /// As [`Self::range`].
+    pub fn range_within<'a>(
+        &'a self,
+        asked: &Range,
+        values: &dyn Values,
+        max_keys: usize,
+    ) -> Result<Option<RangeAnswer<'a>>, ReadError> {
         let revision = self.revision_asked(asked.revision)?;
         let limit = usize::try_from(asked.limit).unwrap_or(0);
         let by_key = asked.sort.target == SortTarget::Key && !asked.sort.descending;
@@ -146,15 +174,14 @@ impl Store {
         };
         let mut rows = Vec::new();
         let mut count = 0;
-        if let Some(bounds) = asked.range.bounds() {
-            for (key, chain) in self.files.range(bounds) {
-                let Some(version) = chain.live_at(revision) else {
-                    continue;
-                };
-                count += 1;
-                if !asked.count_only && rows.len() < needed && asked.admits(version) {
-                    rows.push(Row { key, version });
-                }
+        for (visited, (key, version)) in self.visit(&asked.range, revision).enumerate() {
+            if visited == max_keys {
+                return Ok(None);
+            }
+            let Some(version) = version else { continue };
+            count += 1;
+            if !asked.count_only && rows.len() < needed && asked.admits(version) {
+                rows.push(Row { key, version });
             }
         }
         sort(&mut rows, asked, values)?;
@@ -162,12 +189,13 @@ impl Store {
         if more {
             rows.truncate(limit);
         }
-        Ok(RangeAnswer { rows, more, count })
+        Ok(Some(RangeAnswer { rows, more, count }))
     }
 }
 
 impl Range {
-    fn admits(&self, version: &FileVersion) -> bool {
+    /// Whether its bounds on revisions let a version through.
+    pub fn admits(&self, version: &FileVersion) -> bool {
         within(version.revision, self.min_mod, self.max_mod)
             && within(version.create, self.min_create, self.max_create)
     }

@@ -125,4 +125,7 @@ pub enum ValueError {
     /// The bytes do not match their checksum, or are not there.
     #[error("the value at offset {} of segment {} does not verify", .0.offset, .0.segment)]
     Rotten(ValueAt),
+    /// They would have to be waited for, and whoever reads must not. Not of a patient reader.
+    #[error("the value at offset {} of segment {} is not in memory", .0.offset, .0.segment)]
+    NotResident(ValueAt),
 }

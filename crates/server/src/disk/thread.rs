@@ -83,6 +83,7 @@ impl DiskThread {
             journal,
             preparer,
             segments,
+            mapped: 0,
             messages,
         };
         let run = move || {
@@ -153,6 +154,8 @@ struct Writer {
     journal: Journal<FsDisk>,
     preparer: Preparer,
     segments: Arc<Segments>,
+    /// The last segment of which something was reported.
+    mapped: u32,
     messages: Receiver<Message>,
 }
 
@@ -183,6 +186,7 @@ impl Writer {
             let turn = self.gather(first)?;
             self.journal.sync()?;
             marked &= turn.done.is_empty();
+            self.map(&turn.done);
             if !turn.done.is_empty() {
                 on_done(Ok(turn.done));
             }
@@ -190,6 +194,16 @@ impl Writer {
                 return self.mark();
             }
             self.prepare_ahead();
+        }
+    }
+
+    /// Sees to it that what is reported can be read, whoever made its segments.
+    fn map(&mut self, done: &[Persisted]) {
+        for (_, at) in done.iter().flat_map(|done| &done.at) {
+            if at.segment > self.mapped {
+                self.segments.ensure_mapped(at.segment);
+                self.mapped = at.segment;
+            }
         }
     }
 
@@ -222,7 +236,8 @@ impl Writer {
                     let _ = answer.send(self.journal.position_for(applied));
                 }
                 Message::Free(kept) => {
-                    self.journal.free(&kept)?;
+                    let freed = self.journal.free(&kept)?;
+                    self.segments.unmap(&freed);
                 }
                 Message::Stop => {
                     turn.stop = true;
@@ -286,8 +301,9 @@ mod tests {
     use std::sync::mpsc;
 
     use bytes::Bytes;
-    use quorate_log::{Config, EntryKind, Identity, verify};
+    use quorate_log::{Config, EntryKind, Identity, segment_name, verify};
 
+    use super::super::Span;
     use super::*;
     const CONFIG: Config = Config {
         segment_bytes: 16 << 10,
@@ -325,7 +341,7 @@ mod tests {
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (timed, times) = disk.timed();
         let (journal, _) = Journal::open(timed, identity.directory, CONFIG, None).unwrap();
-        let segments = Segments::open(&disk).unwrap();
+        let segments = Segments::open(&disk, u64::MAX).unwrap();
         let (report, reports) = mpsc::channel();
         let thread = DiskThread::start(journal, segments.clone(), move |done| {
             report.send(done.unwrap()).unwrap();
@@ -346,10 +362,16 @@ mod tests {
         );
         assert!(times.counts().iter().sum::<u64>() > 0);
 
+        let reader = segments.reader();
         for (index, at) in done.iter().flat_map(|done| &done.at) {
             let data = entry(*index).data;
             let len = u32::try_from(data.len()).unwrap();
-            assert_eq!(segments.bytes(at.segment, at.offset, len), Some(&data[..]));
+            let span = Span {
+                segment: at.segment,
+                offset: at.offset,
+                len,
+            };
+            assert_eq!(reader.bytes(span), Ok(&data[..]));
         }
 
         let report = verify(&disk).unwrap();
@@ -372,12 +394,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_freed_is_no_longer_mapped_and_what_is_kept_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = FsDisk::open(directory.path()).unwrap();
+        let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
+        let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
+        let segments = Segments::open(&disk, u64::MAX).unwrap();
+        let thread = DiskThread::start(journal, segments.clone(), |_| {});
+        for ready in 1..=100 {
+            thread.persist(persist(ready));
+        }
+        let mut position = thread.position_for(300).recv().unwrap();
+        let last = position.segment();
+        position.retain(|segment| segment == 2);
+        thread.free(vec![position.clone(), position]);
+        thread.stop().unwrap();
+
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let path = |number| directory.path().join(segment_name(number));
+        for number in 1..=last {
+            let is_kept = number == 2 || number == last;
+            let span = Span {
+                segment: number,
+                offset: 0,
+                len: 1,
+            };
+            let is_mapped = segments.reader().bytes(span).is_ok();
+            assert_eq!(is_mapped, is_kept, "segment {number}");
+            let is_in_maps = maps.contains(path(number).to_str().unwrap());
+            assert_eq!(is_in_maps, is_kept, "segment {number}");
+            assert_eq!(path(number).exists(), is_kept, "segment {number}");
+        }
+    }
+
+    #[test]
     fn an_entry_that_fits_no_segment_is_reported_and_ends_the_thread() {
         let directory = tempfile::tempdir().unwrap();
         let disk = FsDisk::open(directory.path()).unwrap();
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
-        let segments = Segments::open(&disk).unwrap();
+        let segments = Segments::open(&disk, u64::MAX).unwrap();
         let (report, reports) = mpsc::channel();
         let thread = DiskThread::start(journal, segments.clone(), move |done| {
             report.send(done.map(|done| done.len())).unwrap();

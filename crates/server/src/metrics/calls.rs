@@ -194,7 +194,7 @@ impl Kind {
 
 /// A call under way. One that is dropped before its end was given up by its client.
 pub(crate) struct Call<M: Deref<Target = Metrics>> {
-    pub(super) metrics: M,
+    pub(crate) metrics: M,
     pub(super) method: MethodId,
     ended: bool,
 }
@@ -205,6 +205,16 @@ impl<M: Deref<Target = Metrics>> Call<M> {
         Self {
             metrics,
             method,
+            ended: false,
+        }
+    }
+
+    /// The same call, for whom it outlives the handler.
+    pub(crate) fn handed_to<N: Deref<Target = Metrics>>(mut self, metrics: N) -> Call<N> {
+        self.ended = true;
+        Call {
+            metrics,
+            method: self.method,
             ended: false,
         }
     }

@@ -173,7 +173,7 @@ impl Driver {
             outcomes, notice, ..
         } = {
             let mut machine = self.shared.machine_mut();
-            let applied = machine.apply(batch, &*self.shared.segments);
+            let applied = machine.apply(batch, &self.shared.segments.reader());
             let applied = applied.map_err(|halt| halt.to_string())?;
             let changes: Vec<Change> = machine
                 .store()
@@ -211,8 +211,9 @@ impl Driver {
 
     /// Counts the nodes whose v2 ttl ended.
     fn count_expired(&self, store: &Store, changes: &[Change]) {
+        let values = self.shared.segments.reader();
         let ended = changes.iter().filter(|change| {
-            let event = tree::Event::of(store, change, &*self.shared.segments);
+            let event = tree::Event::of(store, change, &values);
             // A node that went with its lease had no expiration.
             event.is_ok_and(|event| {
                 event.is_some_and(|event| {

@@ -16,7 +16,7 @@ use super::checkpoint::{Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
 use super::{Inbox, Node, Shared, Unavailable, compaction};
 use crate::config::Config;
-use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments};
+use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments, available_bytes};
 use crate::metrics::DiskTimes;
 
 /// Why a member did not start.
@@ -76,13 +76,15 @@ impl Running {
         let lock = prepare(&config.data_dir)?;
         let disk = FsDisk::open(&config.data_dir).map_err(LogError::from)?;
         let identity = identify(&disk, &config)?;
-        let segments = Segments::open(&disk).map_err(LogError::from)?;
+        // The other half is for the index and what requests take.
+        let resident_bytes = available_bytes() / 2;
+        let segments = Segments::open(&disk, resident_bytes).map_err(LogError::from)?;
 
         let directory = identity.directory;
         let config_of_journal = JournalConfig::default();
         let (log_disk, log_times) = disk.timed();
         let (checkpoint_disk, checkpoint_times) = disk.timed();
-        let mut opened = Opened::read(log_disk, directory, config_of_journal, &*segments)?;
+        let mut opened = Opened::read(log_disk, directory, config_of_journal, &segments.reader())?;
         for corrupt in &opened.rejected {
             tracing::warn!(%corrupt, "a checkpoint does not verify; starting from an older one");
         }

@@ -89,7 +89,7 @@ fn local_read(node: &Node) -> Result<(), String> {
     let mut first = command::Range::all(KeyRange::point(Default::default()));
     (first.keys_only, first.limit) = (true, 1);
     let machine = node.machine();
-    let read = machine.store().range(&first, node.values());
+    let read = machine.store().range(&first, &node.values());
     read.map(drop).map_err(|why| why.to_string())
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use quorate_store::command::{Blob, Body as Command};
 use quorate_store::tree::{self, Condition, Event, Op, Path, View, Write};
-use quorate_store::{Action, Outcome, Refusal, Reply, Revision, UnixMs};
+use quorate_store::{Action, Outcome, Refusal, Reply, Revision, Store, UnixMs};
 
 use super::error::{Code, Error};
 use super::form::{Form, FormError, media_type};
@@ -71,14 +71,14 @@ async fn answer(
     let path = path.map_err(|wrong| Error::of_request(Code::InvalidForm, wrong.to_string()))?;
     if method == Method::GET && params.quorum {
         node.read_index().await.map_err(|why| unavailable(&why))?;
-        return get(node, &path, &params);
+        return get(node, &path, &params).await;
     }
     if method == Method::GET && params.wait {
         node.metrics().tree.watched();
         return watch::begin(node, path, &params);
     }
     let Some(op) = operation(&method, &params) else {
-        return get(node, &path, &params);
+        return get(node, &path, &params).await;
     };
     write(node, tree::Request { path, op }, params.no_value_on_success).await
 }
@@ -220,42 +220,54 @@ fn written(outcome: Outcome) -> Result<Event, Error> {
     }
 }
 
-fn get(node: &Node, path: &Path, params: &Params) -> Result<Response<Body>, Error> {
-    let machine = node.machine();
-    let store = machine.store();
+async fn get(node: &Node, path: &Path, params: &Params) -> Result<Response<Body>, Error> {
+    let mut is_there = None;
+    let read = node.read(|machine, values| {
+        let store = machine.store();
+        let current = store.revision();
+        let at = revision_asked(store, params.revision)?;
+        let there = View::new(store, at).find(path);
+        is_there = Some(there.is_ok());
+        let there = there.map_err(|refusal| Error::of_store(&refusal, current.get()))?;
+        let mut body = Vec::with_capacity(256);
+        let scope = (at, params.recursive);
+        let mut listing = Listing::begin(&mut body, (path, there), scope, now(), values)
+            .map_err(|why| broken(&why))?;
+        listing
+            .write(&mut body, store, values)
+            .map_err(|why| broken(&why))?;
+        Ok((current, listing, body))
+    });
+    let read = read.await;
+    if let Some(is_there) = is_there {
+        node.metrics().tree.read(params.recursive, is_there);
+    }
+    let (current, listing, body) = read?;
+    Ok(found(node, 200, current, listing.into_body(node, body)))
+}
+
+/// The revision a get means; 0 is the latest.
+fn revision_asked(store: &Store, asked: u64) -> Result<Revision, Error> {
     let current = store.revision();
-    let at = match params.revision {
-        0 => current,
+    match asked {
+        0 => Ok(current),
         asked if asked > current.get() => {
             let cause = "invalid value for \"revision\"";
-            return Err(Error::of_request(Code::IndexNotANumber, cause));
+            Err(Error::of_request(Code::IndexNotANumber, cause))
         }
         asked if asked < store.oldest().get() => {
             let outdated = tree::Refusal::Outdated {
                 oldest: store.oldest(),
                 wanted: asked,
             };
-            return Err(Error::of_store(&outdated, current.get()));
+            Err(Error::of_store(&outdated, current.get()))
         }
-        asked => Revision::new(asked),
-    };
-    let there = View::new(store, at).find(path);
-    let counts = &node.metrics().tree;
-    counts.read(params.recursive, there.is_ok());
-    let there = there.map_err(|refusal| Error::of_store(&refusal, current.get()))?;
-    let values = node.values();
-    let broken = |why: &dyn std::fmt::Display| {
-        Error::of_request(Code::RaftInternal, format!("quorate: {why}"))
-    };
-    let mut body = Vec::with_capacity(256);
-    let scope = (at, params.recursive);
-    let mut listing = Listing::begin(&mut body, (path, there), scope, now(), values)
-        .map_err(|why| broken(&why))?;
-    listing
-        .write(&mut body, store, values)
-        .map_err(|why| broken(&why))?;
-    drop(machine);
-    Ok(found(node, 200, current, listing.into_body(node, body)))
+        asked => Ok(Revision::new(asked)),
+    }
+}
+
+fn broken(why: &dyn std::fmt::Display) -> Error {
+    Error::of_request(Code::RaftInternal, format!("quorate: {why}"))
 }
 
 /// A success at `index`.

@@ -26,7 +26,7 @@ pub(super) enum Broken {
 }
 
 /// A listing under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Listing {
     at: Revision,
     lister: Lister,
@@ -106,12 +106,21 @@ impl Listing {
             return None;
         }
         tokio::task::yield_now().await;
-        let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
-        let written = self.write(&mut piece, node.machine().store(), node.values());
-        self.done |= written.is_err();
-        Some((
-            written.map(|()| Bytes::from(piece)),
-            (self, node, Vec::new()),
-        ))
+        let written = node.read(|machine, values| {
+            let (mut next, mut piece) = (self.clone(), Vec::with_capacity(PIECE_BYTES + 4096));
+            next.write(&mut piece, machine.store(), values)?;
+            Ok((next, piece))
+        });
+        let piece = match written.await {
+            Ok((next, piece)) => {
+                self = next;
+                Ok(Bytes::from(piece))
+            }
+            Err(broken) => {
+                self.done = true;
+                Err(broken)
+            }
+        };
+        Some((piece, (self, node, Vec::new())))
     }
 }

@@ -8,14 +8,14 @@ use quorate_store::{Action, Revision, UnixMs, ValueError, Values};
 use super::json;
 
 /// Writes nodes inside nodes, as they are opened and closed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Nodes {
     /// By which ttls are counted.
     now: UnixMs,
     open: Vec<Open>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     has_children: bool,
     modified: Revision,

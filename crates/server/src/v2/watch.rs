@@ -16,7 +16,7 @@ use axum::body::Body;
 use axum::http::Response;
 use bytes::Bytes;
 use quorate_store::tree::{self, Event, Path, Position, Scan, Watch};
-use quorate_store::{Change, Class, Revision, ValueError};
+use quorate_store::{Change, Class, Revision, Store, ValueError, Values};
 use tokio::sync::Notify;
 
 use super::error::Error;
@@ -213,11 +213,15 @@ impl Telling {
             if self.done {
                 return None;
             }
-            let mut piece = Vec::new();
-            if let Err(error) = self.look(&mut piece) {
-                self.done = true;
-                return Some(Err(error));
-            }
+            let node = self.registered.node.clone();
+            let read = node.read(|machine, values| self.look(machine.store(), values));
+            let piece = match read.await {
+                Ok(piece) => piece,
+                Err(error) => {
+                    self.done = true;
+                    return Some(Err(error));
+                }
+            };
             if !piece.is_empty() {
                 return Some(Ok(Bytes::from(piece)));
             }
@@ -229,15 +233,15 @@ impl Telling {
         }
     }
 
-    /// Appends what history tells from here on, some of it at a time.
-    fn look(&mut self, piece: &mut Vec<u8>) -> Result<(), ValueError> {
+    /// What history tells from here on, some of it at a time. If a value cannot be read, the
+    /// position stays.
+    fn look(&mut self, store: &Store, values: &dyn Values) -> Result<Vec<u8>, ValueError> {
+        let mut piece = Vec::new();
         let node = &self.registered.node;
         if node.tree_hub().closed.load(Ordering::Acquire) {
             self.done = true;
-            return Ok(());
+            return Ok(piece);
         }
-        let machine = node.machine();
-        let store = machine.store();
         let news = self.registered.waiter.take_news();
         if let Some(first) = news.filter(|_| self.idle) {
             self.position = self.position.max(Position::start_of(first));
@@ -246,20 +250,21 @@ impl Telling {
         if self.position.revision <= store.oldest() {
             // Overtaken by compaction: v2 has no frame to say so, the next request is told.
             self.done = true;
-            return Ok(());
+            return Ok(piece);
         }
+        let mut position = self.position;
         let mut budget = SCAN_CHANGES;
         while !self.done && piece.len() < PIECE_BYTES {
-            match self.watch.scan(store, &mut self.position, &mut budget) {
+            match self.watch.scan(store, &mut position, &mut budget) {
                 Scan::Match(change) => {
-                    let event = Event::of(store, change, node.values())?;
+                    let event = Event::of(store, change, values)?;
                     let event = event.expect("what matches has an event");
                     let mut siblings = 0;
                     if !self.is_stream {
-                        siblings = self.watch.siblings(store, self.position);
+                        siblings = self.watch.siblings(store, position);
                         self.done = true;
                     }
-                    render::event(piece, &event, siblings);
+                    render::event(&mut piece, &event, siblings);
                     piece.push(b'\n');
                 }
                 Scan::Pause => break,
@@ -269,6 +274,7 @@ impl Telling {
                 }
             }
         }
-        Ok(())
+        self.position = position;
+        Ok(piece)
     }
 }

@@ -10,7 +10,7 @@ use bytes::BufMut;
 use crc_fast::{CrcAlgorithm, Digest};
 use prost::Message;
 use quorate_proto::mvccpb::KeyValue;
-use quorate_store::{FileVersion, Key, Refusal, Revision, Store};
+use quorate_store::{FileVersion, Key, Refusal, Revision, Store, Values};
 use tonic::Status;
 
 use super::{encode, status};
@@ -91,14 +91,14 @@ fn attempt(node: &Node, asked: i64) -> Result<Option<Digested>, Status> {
     let mut digest = Digest::new(CrcAlgorithm::Crc32Iscsi);
     digest.update(TABLE);
     for step in versions.chunks(STEP) {
-        let machine = node.machine();
+        let (machine, values) = (node.machine(), node.values());
         for (revision, _, key) in step {
             let store = machine.store();
             let version = store.file_written_at(key, *revision);
             let Some(version) = version.filter(|_| store.compacted() == compacted) else {
                 return Ok(None);
             };
-            update(&mut digest, node, key, version)?;
+            update(&mut digest, &values, key, version)?;
         }
     }
     Ok(Some(Digested {
@@ -148,7 +148,7 @@ fn in_order(node: &Node, last: Revision, compacted: i64) -> Option<Vec<(Revision
 /// Adds a version as etcd's table holds it: its revision as the key, a message as the value.
 fn update(
     digest: &mut Digest,
-    node: &Node,
+    values: &dyn Values,
     key: &Key,
     version: &FileVersion,
 ) -> Result<(), Status> {
@@ -163,7 +163,7 @@ fn update(
             ..KeyValue::default()
         }
     } else {
-        encode::version(key, version, node.values()).map_err(|error| status::value(&error))?
+        encode::version(key, version, values).map_err(|error| status::value(&error))?
     };
     key_value.encode_raw(&mut row);
     digest.update(&row);

@@ -4,17 +4,43 @@ use bytes::Bytes;
 use prost::Message;
 use quorate_proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, PutRequest, RangeRequest,
-    TxnRequest, request_op::Request as Op,
+    ResponseHeader, TxnRequest, request_op::Request as Op,
 };
-use quorate_store::{Body, Reply, Revision};
+use quorate_replica::Machine;
+use quorate_store::command::Range;
+use quorate_store::{Body, ReadError, Refusal, Reply, Revision, Values};
 use tonic::Status;
 
-use super::unary::framed;
+use super::listing::{Listing, Pinned};
+use super::unary::{Answer, framed};
 use super::{Api, decode, encode, limits, rows, status};
+
+/// How often a long range is begun before it is read under one hold of the machine.
+const LONG_RANGE_TRIES: usize = 4;
+
+/// What of a range is answered at once: more would hold the machine, or memory, for long.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Keys that are or were in the range.
+    pub(super) keys: usize,
+    /// The message's length. One row is never too long.
+    pub(super) bytes: usize,
+}
+
+impl Bounds {
+    pub(super) const DEFAULT: Self = Self {
+        keys: 4_096,
+        bytes: 1 << 20,
+    };
+    const NONE: Self = Self {
+        keys: usize::MAX,
+        bytes: usize::MAX,
+    };
+}
 
 impl Api {
     /// Range.
-    pub(super) async fn range(&self, request: RangeRequest) -> Result<Bytes, Status> {
+    pub(super) async fn range(&self, request: RangeRequest) -> Result<Answer, Status> {
         let serializable = request.serializable;
         let asked = decode::range(request).map_err(|refusal| status::refused(&refusal))?;
         if !serializable {
@@ -22,14 +48,58 @@ impl Api {
         }
         self.node.metrics().ranges.one();
         let header = self.header(Revision::ZERO);
-        let (machine, values) = (self.node.machine(), self.node.values());
-        let answer = machine
-            .store()
-            .range(&asked, values)
-            .map_err(|e| status::read(&e))?;
-        let header = encode::at(header, machine.store().revision());
-        rows::response(&header, &answer, asked.keys_only, values)
-            .map_err(|error| status::value(&error))
+        match self.range_within(&asked, header, self.whole).await? {
+            Some(message) => Ok(Answer::Whole(message)),
+            // Boxed, or every call would carry the room for it.
+            None => Box::pin(self.long_range(asked, header)).await,
+        }
+    }
+
+    /// A range's answer at once, if it is within `bounds`.
+    async fn range_within(
+        &self,
+        asked: &Range,
+        header: ResponseHeader,
+        bounds: Bounds,
+    ) -> Result<Option<Bytes>, Status> {
+        let read = self.node.read(|machine, values| {
+            let store = machine.store();
+            let Some(answer) = store.range_within(asked, values, bounds.keys)? else {
+                return Ok(None);
+            };
+            let header = encode::at(header, store.revision());
+            let response = rows::response(header, &answer, asked.keys_only, bounds.bytes, values)?;
+            Ok(response)
+        });
+        read.await.map_err(|error| status::read(&error))
+    }
+
+    /// A range's answer in pieces. One that asks for "now" is begun again when a compaction has
+    /// overtaken it, and in the end read under one hold of the machine.
+    async fn long_range(&self, asked: Range, header: ResponseHeader) -> Result<Answer, Status> {
+        for _ in 0..LONG_RANGE_TRIES {
+            let (revision, latest) = {
+                let machine = self.node.machine();
+                let revision = machine.store().revision_asked(asked.revision);
+                let revision = revision.map_err(|refusal| status::refused(&refusal))?;
+                (revision, machine.store().revision())
+            };
+            let pinned = Pinned {
+                node: self.node.clone(),
+                asked: asked.clone(),
+                revision,
+            };
+            match Listing::begin(pinned, encode::at(header, latest)).await {
+                Err(ReadError::Refused(Refusal::Compacted { .. })) if asked.revision <= 0 => {}
+                Err(error) => return Err(status::read(&error)),
+                Ok(listing) => {
+                    listing.check_len()?;
+                    return Ok(Answer::Pieces(Box::new(listing)));
+                }
+            }
+        }
+        let whole = self.range_within(&asked, header, Bounds::NONE).await?;
+        Ok(Answer::Whole(whole.expect("without bounds it is whole")))
     }
 
     /// Put.
@@ -69,14 +139,14 @@ impl Api {
             self.linearize().await?;
         }
         let header = self.header(Revision::ZERO);
-        let machine = self.node.machine();
-        let reply = machine.store().read_txn(&txn, self.node.values());
-        let reply = reply.map_err(|error| status::read(&error))?;
+        let read = |machine: &Machine, values: &dyn Values| {
+            let reply = machine.store().read_txn(&txn, values)?;
+            Ok((machine.store().revision(), reply))
+        };
+        let read = self.node.read(read).await;
+        let (revision, reply) = read.map_err(|error| status::read(&error))?;
         self.node.metrics().ranges.add(reply.responses.len() as u64);
-        Ok(framed(&encode::txn(
-            encode::at(header, machine.store().revision()),
-            reply,
-        )))
+        Ok(framed(&encode::txn(encode::at(header, revision), reply)))
     }
 
     /// Compact; `physical` waits until what it left behind is cleared up.

@@ -18,7 +18,8 @@ use prost::Message;
 use quorate_proto::etcdserverpb::{
     RangeRequest, RangeResponse, RangeStreamResponse, ResponseHeader,
 };
-use quorate_store::{KeyEnd, KeyRange, Revision, command::Range, command::SortTarget};
+use quorate_store::command::{Range, SortTarget};
+use quorate_store::{KeyRange, ReadError, Revision, ValueError};
 use tonic::{Code, Status};
 
 use super::{Api, Responses, decode, encode, status, unary};
@@ -133,7 +134,7 @@ impl Reading {
     async fn piece(&mut self) -> Result<Bytes, Status> {
         let mut response = RangeResponse::default();
         if matches!(self.stage, Stage::Keys) {
-            let goes_on = self.read(&mut response)?;
+            let goes_on = self.read(&mut response).await?;
             self.resize(response.encoded_len());
             if !goes_on {
                 self.stage = Stage::Done;
@@ -158,30 +159,36 @@ impl Reading {
     }
 
     /// Reads the next keys. Returns whether the range goes on behind them.
-    fn read(&mut self, response: &mut RangeResponse) -> Result<bool, Status> {
-        let (machine, values) = (self.api.node.machine(), self.api.node.values());
-        let store = machine.store();
-        let pinned = store.revision_asked(self.revision.to_wire());
-        pinned.map_err(|refusal| status::refused(&refusal))?;
-        let mut rows = store.scan(&self.range, self.revision);
-        let mut last = None;
-        for row in rows.by_ref().take(self.next_keys.min(self.left)) {
-            let kv = if self.keys_only {
-                Ok(encode::without_value(row.key, row.version))
-            } else {
-                encode::version(row.key, row.version, values)
-            };
-            response
-                .kvs
-                .push(kv.map_err(|error| status::value(&error))?);
-            last = Some(row.key);
+    async fn read(&mut self, response: &mut RangeResponse) -> Result<bool, Status> {
+        let read = self.api.node.read(|machine, values| {
+            let store = machine.store();
+            store.revision_asked(self.revision.to_wire())?;
+            let wanted = self.next_keys.min(self.left);
+            let mut kvs = Vec::new();
+            for row in store.scan(&self.range, self.revision) {
+                if kvs.len() == wanted {
+                    return Ok((kvs, true));
+                }
+                let kv = if self.keys_only {
+                    Ok(encode::without_value(row.key, row.version))
+                } else {
+                    encode::version(row.key, row.version, values)
+                };
+                match kv {
+                    // What was read so far is not read again.
+                    Err(ValueError::NotResident(_)) if !kvs.is_empty() => return Ok((kvs, true)),
+                    kv => kvs.push(kv?),
+                }
+            }
+            Ok::<_, ReadError>((kvs, false))
+        });
+        let (kvs, goes_on) = read.await.map_err(|error| status::read(&error))?;
+        self.left -= kvs.len();
+        self.count += kvs.len() as u64;
+        if let Some(last) = kvs.last() {
+            self.range = self.range.after(&last.key);
         }
-        let goes_on = rows.next().is_some();
-        self.left -= response.kvs.len();
-        self.count += response.kvs.len() as u64;
-        if let Some(last) = last {
-            self.range = behind(last, &self.range);
-        }
+        response.kvs = kvs;
         Ok(goes_on)
     }
 
@@ -191,17 +198,15 @@ impl Reading {
         let store = machine.store();
         let pinned = store.revision_asked(self.revision.to_wire());
         pinned.map_err(|refusal| status::refused(&refusal))?;
-        let mut rows = store.scan(&self.range, self.revision);
         let mut last = None;
-        for row in rows.by_ref().take(MAX_KEYS) {
-            self.count += 1;
-            last = Some(row.key);
+        for (key, version) in store.visit(&self.range, self.revision).take(MAX_KEYS) {
+            self.count += u64::from(version.is_some());
+            last = Some(key);
         }
-        let goes_on = rows.next().is_some();
         if let Some(last) = last {
-            self.range = behind(last, &self.range);
+            self.range = self.range.after(last);
         }
-        Ok(goes_on)
+        Ok(last.is_some())
     }
 
     /// Larger pieces while they are small, smaller ones when they are large.
@@ -213,18 +218,6 @@ impl Reading {
         } else if bytes > wanted.saturating_mul(2) {
             self.next_keys = (self.next_keys / 2).max(1);
         }
-    }
-}
-
-/// What of `range` comes after `key`.
-fn behind(key: &[u8], range: &KeyRange) -> KeyRange {
-    KeyRange {
-        start: [key, b"\0"].concat().into(),
-        end: match &range.end {
-            // Nothing: an end before its start.
-            KeyEnd::Point => KeyEnd::Before(Bytes::new()),
-            other => other.clone(),
-        },
     }
 }
 

@@ -1,7 +1,8 @@
 //! A range's answer, written straight from the store's rows into the message that is sent.
 //!
-//! Measured first, so that the buffer is taken once in its size, then written once: keys from
-//! the index, values from the log, both copied a single time.
+//! Measured first, so that the length in front of it is known and its buffer is taken once, then
+//! written once: keys from the index, values from the log, both copied a single time. The message
+//! is a head, the rows, and a tail, so that a long one can be written in pieces.
 //!
 //! Field numbers are those of `rpc.proto` and `kv.proto`; a test holds this against the generated
 //! code.
@@ -27,34 +28,82 @@ const VERSION: u32 = 4;
 const VALUE: u32 = 5;
 const LEASE: u32 = 6;
 
-/// The framed `RangeResponse` for what was found.
+/// What of a `RangeResponse` is not its rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame {
+    pub(super) header: ResponseHeader,
+    pub(super) more: bool,
+    pub(super) count: u64,
+}
+
+impl Frame {
+    /// The message's length in bytes, with rows of so many.
+    pub(super) fn message_len(&self, rows: usize) -> usize {
+        let header = nested_len(HEADER, self.header.encoded_len());
+        header + rows + number_len(MORE, self.more.into()) + number_len(COUNT, self.count)
+    }
+
+    /// Writes what comes before the rows.
+    pub(super) fn put_head(&self, to: &mut BytesMut) {
+        put_len(to, HEADER, self.header.encoded_len());
+        self.header.encode_raw(to);
+    }
+
+    /// Writes what comes behind the rows.
+    pub(super) fn put_tail(&self, to: &mut BytesMut) {
+        put_number(to, MORE, self.more.into());
+        put_number(to, COUNT, self.count);
+    }
+}
+
+/// The framed `RangeResponse` for what was found; `None` if it has several rows and its message
+/// would be longer than `max_bytes`.
 ///
 /// # Errors
 /// As [`quorate_store::Value::read`].
 pub(super) fn response(
-    header: &ResponseHeader,
+    header: ResponseHeader,
     answer: &RangeAnswer<'_>,
     keys_only: bool,
+    max_bytes: usize,
     values: &dyn Values,
-) -> Result<Bytes, ValueError> {
-    let header_len = header.encoded_len();
-    let rows: usize = answer
-        .rows
-        .iter()
-        .map(|row| nested_len(KVS, row_len(row, keys_only)))
-        .sum();
-    let ends = number_len(MORE, answer.more.into()) + number_len(COUNT, answer.count);
-    let mut to = unary::prefixed(nested_len(HEADER, header_len) + rows + ends);
-
-    put_len(&mut to, HEADER, header_len);
-    header.encode_raw(&mut to);
-    for row in &answer.rows {
-        put_len(&mut to, KVS, row_len(row, keys_only));
-        put_row(&mut to, row, keys_only, values)?;
+) -> Result<Option<Bytes>, ValueError> {
+    let frame = Frame {
+        header,
+        more: answer.more,
+        count: answer.count,
+    };
+    let rows = answer.rows.iter();
+    let len = frame.message_len(rows.map(|row| entry_len(row, keys_only)).sum());
+    if len > max_bytes && answer.rows.len() > 1 {
+        return Ok(None);
     }
-    put_number(&mut to, MORE, answer.more.into());
-    put_number(&mut to, COUNT, answer.count);
-    Ok(to.freeze())
+    let mut to = unary::prefixed(len);
+    frame.put_head(&mut to);
+    for row in &answer.rows {
+        put_entry(&mut to, row, keys_only, values)?;
+    }
+    frame.put_tail(&mut to);
+    Ok(Some(to.freeze()))
+}
+
+/// The bytes that a row takes of the message.
+pub(super) fn entry_len(row: &Row<'_>, keys_only: bool) -> usize {
+    nested_len(KVS, row_len(row, keys_only))
+}
+
+/// Writes a row. After an error some of it may have been written.
+///
+/// # Errors
+/// As [`quorate_store::Value::read`].
+pub(super) fn put_entry(
+    to: &mut BytesMut,
+    row: &Row<'_>,
+    keys_only: bool,
+    values: &dyn Values,
+) -> Result<(), ValueError> {
+    put_len(to, KVS, row_len(row, keys_only));
+    put_row(to, row, keys_only, values)
 }
 
 fn row_len(row: &Row<'_>, keys_only: bool) -> usize {
@@ -193,7 +242,12 @@ mod tests {
                 more,
                 count,
             };
-            let written = response(&header, &answer, keys_only, &log).expect("readable");
+            let written = response(header, &answer, keys_only, usize::MAX, &log);
+            let written = written.expect("readable").expect("short");
+            let message = written.len() - unary::PREFIX_BYTES;
+            let bounded = |bytes| response(header, &answer, keys_only, bytes, &log);
+            assert_eq!(bounded(message), Ok(Some(written.clone())));
+            assert_eq!(bounded(message - 1), Ok(None));
             let expected = RangeResponse {
                 header: Some(header),
                 kvs: answer
@@ -236,11 +290,11 @@ mod tests {
             more: false,
             count: 0,
         };
-        let written = response(&header, &answer, false, &Log(Vec::new())).expect("readable");
+        let written = response(header, &answer, false, 0, &Log(Vec::new())).expect("readable");
         let expected = RangeResponse {
             header: Some(header),
             ..RangeResponse::default()
         };
-        assert_eq!(written, unary::framed(&expected));
+        assert_eq!(written, Some(unary::framed(&expected)));
     }
 }

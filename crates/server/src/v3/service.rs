@@ -21,7 +21,8 @@ use quorate_proto::health::health_server::HealthServer;
 use tonic::{Code, Status};
 use tower::Service;
 
-use super::{Api, admission, lease, limits, status, unary};
+use super::unary::Answer;
+use super::{Api, admission, kv, lease, limits, status, unary};
 use crate::metrics::{self, Call, Calls, Counter, MethodId};
 use crate::node::Node;
 
@@ -35,6 +36,7 @@ pub fn services(node: Node, progress_interval: Duration) -> Services {
         node,
         lease_ids,
         progress_interval,
+        whole: kv::Bounds::DEFAULT,
     };
     Services {
         watch: WatchServer::new(api.clone()).max_decoding_message_size(receive_bytes),
@@ -60,6 +62,14 @@ pub struct Services {
 }
 
 impl Services {
+    /// Answers ranges at once that have at most so many keys, and whose answers have at most so
+    /// many bytes; longer ones in pieces.
+    #[must_use]
+    pub fn with_ranges_whole_up_to(mut self, keys: usize, bytes: usize) -> Self {
+        self.api.whole = kv::Bounds { keys, bytes };
+        self
+    }
+
     /// The longest message taken, in bytes.
     pub(crate) fn receive_bytes(&self) -> usize {
         self.receive_bytes
@@ -106,17 +116,18 @@ impl Services {
     }
 
     /// Reads the request, has it answered, and counts the call.
-    async fn unary<B, Q, F>(
+    async fn unary<B, Q, F, A>(
         &self,
         method: MethodId,
         body: B,
         answer: impl FnOnce(Q) -> F,
-    ) -> Result<Bytes, Status>
+    ) -> Result<Body, Status>
     where
         B: HttpBody<Data = Bytes> + Unpin,
         B::Error: Into<axum::BoxError>,
         Q: Message + Default,
-        F: Future<Output = Result<Bytes, Status>>,
+        F: Future<Output = Result<A, Status>>,
+        A: Into<Answer>,
     {
         let metrics = &**self.api.node.metrics();
         let call = Call::begin(metrics, method);
@@ -125,15 +136,21 @@ impl Services {
             Ok(request) => answer(request).await,
             Err(status) => Err(status),
         };
-        match &answer {
-            Ok(message) => {
+        match answer.map(Into::into) {
+            Ok(Answer::Whole(message)) => {
                 let bytes = message.len() - unary::PREFIX_BYTES;
                 metrics.sent_bytes.add(bytes as u64);
                 call.end(Code::Ok);
+                Ok(unary::whole(message))
             }
-            Err(status) => call.end(status.code()),
+            Ok(Answer::Pieces(listing)) => {
+                Ok(listing.into_body(call.handed_to(self.api.node.metrics().clone())))
+            }
+            Err(status) => {
+                call.end(status.code());
+                Err(status)
+            }
         }
-        answer
     }
 
     /// The one streaming call of KV. Its bytes are counted by whoever handed it here.

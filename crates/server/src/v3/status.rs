@@ -63,6 +63,8 @@ pub(super) fn unavailable(error: &Unavailable) -> Status {
 pub(super) fn value(error: &ValueError) -> Status {
     match error {
         ValueError::Rotten(_) => Status::data_loss("etcdserver: corrupt cluster"),
+        // `Node::read` waits for it instead.
+        ValueError::NotResident(_) => Status::internal(error.to_string()),
     }
 }
 

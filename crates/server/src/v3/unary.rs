@@ -16,6 +16,7 @@ use prost::Message;
 use tonic::Status;
 
 use super::limits;
+use super::listing::Listing;
 use crate::metrics::Counter;
 
 /// One byte that says whether the message is compressed, four with its length.
@@ -109,10 +110,15 @@ fn check(compressed: bool, len: usize, limit: usize) -> Result<(), Status> {
 /// An empty message buffer with its prefix, and room for exactly `len` bytes.
 pub(super) fn prefixed(len: usize) -> BytesMut {
     let mut buffer = BytesMut::with_capacity(PREFIX_BYTES + len);
-    buffer.put_u8(0);
-    // An answer is bounded by what memory held; gRPC cannot say more than this.
-    buffer.put_u32(u32::try_from(len).expect("an answer is smaller than 4 GiB"));
+    put_prefix(&mut buffer, len);
     buffer
+}
+
+/// Writes what comes before a message of `len` bytes.
+pub(super) fn put_prefix(to: &mut BytesMut, len: usize) {
+    to.put_u8(0);
+    // An answer is bounded by what memory held; gRPC cannot say more than this.
+    to.put_u32(u32::try_from(len).expect("an answer is smaller than 4 GiB"));
 }
 
 /// A message in its frame.
@@ -124,14 +130,11 @@ pub(super) fn framed(message: &impl Message) -> Bytes {
     buffer.freeze()
 }
 
-/// The response that holds a framed answer, or says what went wrong.
-pub(super) fn respond(answer: Result<Bytes, Status>) -> Response<Body> {
+/// The response that holds an answer's body, or says what went wrong.
+pub(super) fn respond(answer: Result<Body, Status>) -> Response<Body> {
     match answer {
-        Ok(message) => {
-            let mut response = Response::new(Body::new(Answer {
-                message,
-                ended: false,
-            }));
+        Ok(body) => {
+            let mut response = Response::new(body);
             let grpc = HeaderValue::from_static("application/grpc");
             response.headers_mut().insert(CONTENT_TYPE, grpc);
             response
@@ -140,14 +143,42 @@ pub(super) fn respond(answer: Result<Bytes, Status>) -> Response<Body> {
     }
 }
 
-/// One message, then the trailers of success.
-struct Answer {
+/// What a call is answered with.
+pub(super) enum Answer {
+    /// A framed message.
+    Whole(Bytes),
+    /// One that is written while it is sent.
+    Pieces(Box<Listing>),
+}
+
+impl From<Bytes> for Answer {
+    fn from(message: Bytes) -> Self {
+        Self::Whole(message)
+    }
+}
+
+/// The body of one framed message, and the trailers of success.
+pub(super) fn whole(message: Bytes) -> Body {
+    Body::new(Whole {
+        message,
+        ended: false,
+    })
+}
+
+/// The trailers of success.
+pub(super) fn success() -> Frame<Bytes> {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+    Frame::trailers(trailers)
+}
+
+struct Whole {
     /// Empty once it was taken.
     message: Bytes,
     ended: bool,
 }
 
-impl HttpBody for Answer {
+impl HttpBody for Whole {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -162,9 +193,7 @@ impl HttpBody for Answer {
             return Poll::Ready(None);
         }
         self.ended = true;
-        let mut trailers = HeaderMap::with_capacity(1);
-        trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+        Poll::Ready(Some(Ok(success())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -80,7 +80,7 @@ fn get(node: &Node, request: &str) -> String {
         ..Range::all(range(keys))
     };
     let machine = node.machine();
-    let found = match machine.store().range_reply(&asked, node.values()) {
+    let found = match machine.store().range_reply(&asked, &node.values()) {
         Ok(found) => found,
         Err(error) => return format!("Error: {error}"),
     };
@@ -130,7 +130,7 @@ fn outcome(outcome: &Outcome) -> String {
 /// What a v3 watch of all keys with `prev_kv` is told from a revision on.
 fn events(node: &Node, from: i64) -> String {
     let from = Revision::from_wire(from).expect("a revision");
-    let machine = node.machine();
+    let (machine, values) = (node.machine(), node.values());
     let store = machine.store();
     let mut printed = format!("revision {}", store.revision());
     for change in store
@@ -140,10 +140,10 @@ fn events(node: &Node, from: i64) -> String {
         let version = store
             .file_written_at(&change.key, change.revision)
             .expect("its version");
-        let kv = Store::key_value(&change.key, version, node.values()).expect("its value");
+        let kv = Store::key_value(&change.key, version, &values).expect("its value");
         let prev = store.file_at(&change.key, change.revision.previous());
         let prev = prev.map(|version| {
-            let read = version.value.read(node.values()).expect("its value");
+            let read = version.value.read(&values).expect("its value");
             Bytes::from(read.into_owned())
         });
         let kind = if version.count == 0 {

@@ -2,6 +2,7 @@
 
 mod gateway;
 mod golden;
+mod listing;
 mod maintenance;
 mod member;
 #[path = "../support/ports.rs"]

@@ -74,6 +74,18 @@ impl Wire {
         }
     }
 
+    /// Calls a unary method, and leaves it to the caller when to take the answer.
+    pub(crate) async fn unary_in_pieces(
+        &self,
+        method: &MethodDescriptor,
+        message: Bytes,
+    ) -> Result<Streaming<Bytes>, Status> {
+        let mut client = self.ready().await;
+        let request = Request::new(message);
+        let answer = client.server_streaming(request, path(method), Raw).await?;
+        Ok(answer.into_inner())
+    }
+
     async fn ready(&self) -> Grpc<Channel> {
         let mut client = Grpc::new(self.0.clone()).max_decoding_message_size(usize::MAX);
         client.ready().await.expect("the server is there");

@@ -23,7 +23,7 @@ use super::view::{DirImage, Found, View};
 const NEAR: usize = 4;
 
 /// A walk below one path at one revision, which must not be compacted while it goes on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lister {
     at: Revision,
     recursive: bool,
@@ -33,7 +33,7 @@ pub struct Lister {
     entered: Option<Vec<u8>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Open {
     /// Its path, and a slash.
     prefix: Vec<u8>,

@@ -22,13 +22,15 @@ use quorate_proto::etcdserverpb::{
     ResponseHeader, WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse,
     watch_create_request::FilterType, watch_request::RequestUnion,
 };
-use quorate_store::{KeyRange, Revision};
+use quorate_replica::Machine;
+use quorate_store::{KeyRange, Revision, Values};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::watcher::{Batch, Step, Watcher};
 use crate::metrics::Open;
+use crate::node::Waits;
 use crate::v3::{Api, limits, status};
 use crate::watch::{Inbox, News};
 
@@ -50,6 +52,8 @@ pub(in crate::v3) struct WatchStream {
     /// Where the search for a free id goes on.
     next_id: i64,
     ticker: Option<Pin<Box<Interval>>>,
+    /// For values that are not in memory.
+    waits: Waits,
     _open: Open,
     news: Vec<News>,
 }
@@ -66,6 +70,7 @@ impl WatchStream {
             ready: VecDeque::new(),
             next_id: 0,
             ticker: None,
+            waits: Waits::default(),
             news: Vec::new(),
         }
     }
@@ -263,20 +268,24 @@ impl WatchStream {
     }
 
     /// Lets one watcher read on. Returns whether there was one.
-    fn deliver(&mut self) -> Result<bool, Status> {
-        let Some(id) = self.behind.pop_front() else {
+    fn deliver(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
+        let Some(&id) = self.behind.front() else {
             return Ok(false);
         };
         let watcher = self
             .watchers
             .get_mut(&id)
             .expect("what is behind is a watcher");
-        let machine = self.api.node.machine();
-        let (step, batches) = watcher
-            .step(machine.store(), self.api.node.values())
-            .map_err(|error| status::value(&error))?;
-        let compacted = machine.store().compacted();
-        drop(machine);
+        let step = |machine: &Machine, values: &dyn Values| {
+            let (step, batches) = watcher.step(machine.store(), values)?;
+            Ok((step, batches, machine.store().compacted()))
+        };
+        let read = self.api.node.poll_read(context, &mut self.waits, step);
+        let Poll::Ready(read) = read else {
+            return Ok(false);
+        };
+        self.behind.pop_front();
+        let (step, batches, compacted) = read.map_err(|error| status::value(&error))?;
         watcher.quiet &= batches.is_empty();
         let fragment = watcher.fragment;
         match step {
@@ -338,7 +347,7 @@ impl Stream for WatchStream {
             let mut busy = this.poll_ticker(context);
             match this
                 .poll_request(context)
-                .and_then(|asked| Ok(asked | this.deliver()?))
+                .and_then(|asked| Ok(asked | this.deliver(context)?))
             {
                 Ok(worked) => busy |= worked,
                 Err(status) => return Poll::Ready(Some(Err(status))),
