@@ -190,10 +190,8 @@ impl Store {
         };
         let limit = if put.ignore_lease {
             previous.expect(keep).limit.clone()
-        } else if put.lease == 0 {
-            Limit::None
         } else {
-            Limit::Lease(put.lease)
+            Limit::from_lease(put.lease)
         };
         let new = NewFile {
             value,
@@ -233,9 +231,7 @@ impl Store {
         &'a self,
         range: &KeyRange,
     ) -> impl Iterator<Item = (&'a Key, &'a FileVersion)> + use<'a> {
-        let found = range
-            .bounds()
-            .map(|bounds| self.files.range::<[u8], _>(bounds));
+        let found = range.bounds().map(|bounds| self.files.range(bounds));
         found
             .into_iter()
             .flatten()

@@ -67,37 +67,52 @@ pub struct Deadline {
     pub shown: UnixMs,
 }
 
-/// What ends a key's life by itself: never both (one-store.md M8).
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Limit {
-    /// Nothing.
-    None,
+/// What ends a key's life by itself, if anything does. Boxed: rare, and every version has one.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Limit(Option<Box<Ends>>);
+
+/// What ends a key: never both (one-store.md M8).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ends {
     /// A v3 lease.
     Lease(i64),
-    /// A v2 TTL. Boxed: rare, and every version pays for the widest variant.
-    Deadline(Box<Deadline>),
+    /// A v2 TTL.
+    Deadline(Deadline),
 }
 
 impl Limit {
+    /// Nothing ends it.
+    pub const NONE: Self = Self(None);
+
+    /// What ends it.
+    pub fn ends(&self) -> Option<&Ends> {
+        self.0.as_deref()
+    }
+
     /// The lease's id, 0 for none, as the wire wants it.
     pub fn lease(&self) -> i64 {
-        match self {
-            Self::Lease(id) => *id,
-            Self::None | Self::Deadline(_) => 0,
+        match self.ends() {
+            Some(Ends::Lease(id)) => *id,
+            Some(Ends::Deadline(_)) | None => 0,
         }
     }
 
     /// The deadline, if there is one.
     pub fn deadline(&self) -> Option<&Deadline> {
-        match self {
-            Self::Deadline(deadline) => Some(deadline),
-            Self::None | Self::Lease(_) => None,
+        match self.ends() {
+            Some(Ends::Deadline(deadline)) => Some(deadline),
+            Some(Ends::Lease(_)) | None => None,
         }
+    }
+
+    /// From a lease's id, 0 for none.
+    pub fn from_lease(id: i64) -> Self {
+        Self((id != 0).then(|| Box::new(Ends::Lease(id))))
     }
 
     /// From a deadline or none.
     pub fn from_deadline(deadline: Option<Deadline>) -> Self {
-        deadline.map_or(Self::None, |deadline| Self::Deadline(Box::new(deadline)))
+        Self(deadline.map(|deadline| Box::new(Ends::Deadline(deadline))))
     }
 }
 

@@ -27,8 +27,10 @@ mod chain;
 pub mod codec;
 pub mod command;
 mod history;
+mod key;
 mod lease;
 mod load;
+mod map;
 mod range;
 mod read;
 mod refusal;
@@ -42,9 +44,10 @@ pub mod tree;
 
 pub use alarm::{Alarm, AlarmKind};
 pub use apply::{Outcome, RangeReply, Reply, Stamp, TxnReply};
-pub use chain::{Action, Deadline, DirVersion, FileVersion, Limit, Mark};
+pub use chain::{Action, Deadline, DirVersion, Ends, FileVersion, Limit, Mark};
 pub use command::{Body, Command};
 pub use history::{Change, Class};
+pub use key::Key;
 pub use lease::Lease;
 pub use load::Loader;
 pub use range::{KeyEnd, KeyRange};
@@ -52,8 +55,5 @@ pub use read::{RangeAnswer, ReadError, Row};
 pub use refusal::Refusal;
 pub use revision::{ClusterTime, Revision, UnixMs};
 pub use store::{KeyValue, Store};
-pub use value::{Place, Value, ValueAt, ValueError, Values};
+pub use value::{Place, Short, Value, ValueAt, ValueError, Values};
 pub use walk::Cursor;
-
-/// A key, shared between the map, the history and its lease.
-pub type Key = alloc::sync::Arc<[u8]>;

@@ -12,7 +12,7 @@ use crate::command::Member;
 use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER};
 use crate::{
     Action, Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease,
-    Limit, Mark, Revision, Store, UnixMs, Value, ValueAt,
+    Limit, Mark, Revision, Short, Store, UnixMs, Value, ValueAt,
 };
 
 /// Builds a store from the rows of a walk.
@@ -23,8 +23,9 @@ use crate::{
 pub struct Loader {
     store: Store,
     has_head: bool,
-    files: Vec<(Key, Chain<FileVersion>)>,
-    dirs: Vec<(Key, Chain<DirVersion>)>,
+    /// The last key and directory: more of their versions may follow.
+    file: Option<(Key, Chain<FileVersion>)>,
+    dir: Option<(Key, Chain<DirVersion>)>,
     history: Vec<Change>,
 }
 
@@ -39,7 +40,6 @@ impl Loader {
         if (kind == HEAD) == self.has_head {
             return Err(DecodeError::Bad("place of the head"));
         }
-        let (store, history) = (&self.store, &mut self.history);
         match kind {
             HEAD => self.head(&mut read)?,
             LEASE => self.lease(&mut read)?,
@@ -50,22 +50,18 @@ impl Loader {
             ALARM => {
                 self.store.alarms.insert(Alarm::decode(&mut read)?);
             }
-            FILE => versions(
-                store,
-                &mut self.files,
-                history,
-                &mut read,
-                Class::File,
-                decode_file,
-            )?,
-            DIR => versions(
-                store,
-                &mut self.dirs,
-                history,
-                &mut read,
-                Class::Dir,
-                decode_dir,
-            )?,
+            FILE => {
+                let (last, history) = (&mut self.file, &mut self.history);
+                let store = &self.store;
+                let done = versions(store, last, history, &mut read, Class::File, decode_file)?;
+                self.take_file(done)?;
+            }
+            DIR => {
+                let (last, history) = (&mut self.dir, &mut self.history);
+                let store = &self.store;
+                let done = versions(store, last, history, &mut read, Class::Dir, decode_dir)?;
+                self.take_dir(done);
+            }
             _ => return Err(DecodeError::Bad("row")),
         }
         read.finish()
@@ -79,37 +75,52 @@ impl Loader {
         if !self.has_head {
             return Err(DecodeError::Bad("checkpoint without a head"));
         }
+        let (file, dir) = (self.file.take(), self.dir.take());
+        self.take_file(file)?;
+        self.take_dir(dir);
         let mut history = self.history;
         history.sort_unstable_by_key(|change| (change.revision, change.sub));
+        self.store.history = history.into_iter().collect();
+        Ok(self.store)
+    }
+
+    /// Takes a key whose versions are complete. What was not purged when the walk began is dropped
+    /// now.
+    fn take_file(&mut self, done: Option<(Key, Chain<FileVersion>)>) -> Result<(), DecodeError> {
+        let Some((key, mut chain)) = done else {
+            return Ok(());
+        };
         let store = &mut self.store;
-        store.history = history.into();
-        // What was not purged when the walk began is dropped now.
-        let oldest = store.oldest();
-        self.files
-            .retain_mut(|(_, chain)| !chain.compact(oldest, |_| {}));
-        self.dirs
-            .retain_mut(|(_, chain)| !chain.compact(oldest, |_| {}));
-        for (key, chain) in &self.files {
-            for version in chain.iter() {
-                store.count(key, version);
-            }
-            let Some(live) = chain.live() else { continue };
-            if let Limit::Lease(id) = live.limit
-                && !store.leases.contains_key(&id)
-            {
+        if chain.compact(store.oldest(), |_| {}) {
+            return Ok(());
+        }
+        for version in chain.iter() {
+            store.count(&key, version);
+        }
+        if let Some(live) = chain.live() {
+            let lease = live.limit.lease();
+            if lease != 0 && !store.leases.contains_key(&lease) {
                 return Err(DecodeError::Bad("lease of a key"));
             }
-            store.limit(key, &live.limit);
+            store.limit(&key, &live.limit);
         }
-        for (path, chain) in &self.dirs {
-            if let Some(deadline) = chain.live().and_then(|dir| dir.deadline.as_ref()) {
-                let due = (deadline.at, path.clone(), Class::Dir);
-                store.deadlines.insert(due);
-            }
+        store.files.push(key, chain);
+        Ok(())
+    }
+
+    fn take_dir(&mut self, done: Option<(Key, Chain<DirVersion>)>) {
+        let Some((path, mut chain)) = done else {
+            return;
+        };
+        let store = &mut self.store;
+        if chain.compact(store.oldest(), |_| {}) {
+            return;
         }
-        store.files = self.files.into_iter().collect();
-        store.dirs = self.dirs.into_iter().collect();
-        Ok(self.store)
+        if let Some(deadline) = chain.live().and_then(|dir| dir.deadline.as_ref()) {
+            let due = (deadline.at, path.clone(), Class::Dir);
+            store.deadlines.insert(due);
+        }
+        store.dirs.push(path, chain);
     }
 
     fn head(&mut self, read: &mut Read) -> Result<(), DecodeError> {
@@ -140,21 +151,25 @@ impl Loader {
     }
 }
 
-/// Reads a key's row of versions: behind all keys so far, or more of the last one's.
+/// Reads a key's row of versions: behind all keys so far, or more of the last one's. Returns the
+/// key before, once its versions are complete.
 fn versions<V: Versioned>(
     head: &Store,
-    chains: &mut Vec<(Key, Chain<V>)>,
+    last: &mut Option<(Key, Chain<V>)>,
     history: &mut Vec<Change>,
     read: &mut Read,
     class: Class,
     decode: fn(&mut Read) -> Result<(V, UnixMs), DecodeError>,
-) -> Result<(), DecodeError> {
-    let key = Key::from(&read.bytes()?[..]);
-    let last = chains.last().map(|(last, _)| last);
-    let (mut more, key) = match last {
-        Some(last) if *last > key => return Err(DecodeError::Bad("order of keys")),
-        Some(last) if *last == key => (true, last.clone()),
-        Some(_) | None => (false, key),
+) -> Result<Option<(Key, Chain<V>)>, DecodeError> {
+    let bytes = read.bytes()?;
+    let before = match last {
+        Some((last, _)) if last[..] > bytes[..] => return Err(DecodeError::Bad("order of keys")),
+        Some((last, _)) if last[..] == bytes[..] => None,
+        Some(_) | None => last.take(),
+    };
+    let key = match last {
+        Some((last, _)) => last.clone(),
+        None => Key::from(&bytes[..]),
     };
     let count = read.count()?;
     if count == 0 {
@@ -175,14 +190,13 @@ fn versions<V: Versioned>(
                 wall,
             });
         }
-        match chains.last_mut().filter(|_| more) {
-            None => chains.push((key.clone(), Chain::new(version))),
+        match last {
+            None => *last = Some((key.clone(), Chain::new(version))),
             Some((_, chain)) if chain.newest().revision() < revision => chain.push(version),
             Some(_) => return Err(DecodeError::Bad("order of versions")),
         }
-        more = true;
     }
-    Ok(())
+    Ok(before)
 }
 
 fn decode_file(read: &mut Read) -> Result<(FileVersion, UnixMs), DecodeError> {
@@ -196,7 +210,7 @@ fn decode_file(read: &mut Read) -> Result<(FileVersion, UnixMs), DecodeError> {
         return Err(DecodeError::Bad("version"));
     }
     let value = match read.u8()? {
-        0 => Value::Inline(Box::from(&read.bytes()?[..])),
+        0 => Value::Inline(Short::new(&read.bytes()?).ok_or(DecodeError::Bad("value"))?),
         1 => Value::Logged(ValueAt {
             segment: read.u32()?,
             offset: read.u32()?,
@@ -209,9 +223,9 @@ fn decode_file(read: &mut Read) -> Result<(FileVersion, UnixMs), DecodeError> {
         return Err(DecodeError::Bad("value"));
     }
     let limit = match read.u8()? {
-        0 => Limit::None,
-        1 => Limit::Lease(read.i64()?),
-        2 => Limit::Deadline(Box::new(decode_deadline(read)?)),
+        0 => Limit::NONE,
+        1 => Limit::from_lease(read.i64()?),
+        2 => Limit::from_deadline(Some(decode_deadline(read)?)),
         _ => return Err(DecodeError::Bad("limit")),
     };
     Ok((

@@ -73,9 +73,7 @@ impl Store {
         range: &KeyRange,
         revision: Revision,
     ) -> impl Iterator<Item = Row<'a>> + use<'a> {
-        let found = range
-            .bounds()
-            .map(|bounds| self.files.range::<[u8], _>(bounds));
+        let found = range.bounds().map(|bounds| self.files.range(bounds));
         let chains = found.into_iter().flatten();
         chains.filter_map(move |(key, chain)| {
             let version = chain.live_at(revision)?;
@@ -103,7 +101,7 @@ impl Store {
         };
         let start = start.as_ref().map(|key| &key[..]);
         let mut left = max;
-        for (key, chain) in self.files.range::<[u8], _>((start, Bound::Unbounded)) {
+        for (key, chain) in self.files.range((start, Bound::Unbounded)) {
             let first = chain
                 .live_at(oldest)
                 .filter(|first| first.revision > behind);
@@ -149,7 +147,7 @@ impl Store {
         let mut rows = Vec::new();
         let mut count = 0;
         if let Some(bounds) = asked.range.bounds() {
-            for (key, chain) in self.files.range::<[u8], _>(bounds) {
+            for (key, chain) in self.files.range(bounds) {
                 let Some(version) = chain.live_at(revision) else {
                     continue;
                 };

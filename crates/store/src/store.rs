@@ -4,16 +4,17 @@
 //! they keep chains, history, leases, deadlines and the count of live bytes in step.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::chain::{Chain, Versioned};
-use crate::command::Member;
+use crate::command::{Blob, Member};
+use crate::history::History;
+use crate::map::KeyMap;
 use crate::{
-    Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark,
-    Place, Revision, UnixMs, Value, ValueAt, ValueError, Values, command::Blob,
-    value::INLINE_BYTES,
+    Alarm, Change, Class, ClusterTime, Deadline, DirVersion, Ends, FileVersion, Key, Lease, Limit,
+    Mark, Place, Revision, Short, UnixMs, Value, ValueAt, ValueError, Values,
 };
 
 /// What one version costs of the quota, beside its key and value.
@@ -39,9 +40,9 @@ pub struct KeyValue {
 /// The key space with its history.
 #[derive(Debug)]
 pub struct Store {
-    pub(crate) files: BTreeMap<Key, Chain<FileVersion>>,
-    pub(crate) dirs: BTreeMap<Key, Chain<DirVersion>>,
-    pub(crate) history: VecDeque<Change>,
+    pub(crate) files: KeyMap<Chain<FileVersion>>,
+    pub(crate) dirs: KeyMap<Chain<DirVersion>>,
+    pub(crate) history: History,
     pub(crate) revision: Revision,
     /// The revision of the last compaction, as on the wire: -1 before the first.
     pub(crate) compacted: i64,
@@ -60,9 +61,9 @@ pub struct Store {
 impl Default for Store {
     fn default() -> Self {
         Self {
-            files: BTreeMap::new(),
-            dirs: BTreeMap::new(),
-            history: VecDeque::new(),
+            files: KeyMap::default(),
+            dirs: KeyMap::default(),
+            history: History::default(),
             revision: Revision::FIRST,
             compacted: -1,
             purged: Revision::ZERO,
@@ -101,8 +102,8 @@ impl Writing {
 
     /// How the index will hold a value of this command.
     pub(crate) fn value(&self, blob: &Blob) -> Value {
-        if blob.bytes.len() <= INLINE_BYTES {
-            return Value::Inline(Box::from(&blob.bytes[..]));
+        if let Some(short) = Short::new(&blob.bytes) {
+            return Value::Inline(short);
         }
         Value::Logged(ValueAt {
             segment: self.place.segment,
@@ -174,7 +175,12 @@ impl Store {
         let start = self
             .history
             .partition_point(|change| change.revision < from);
-        self.history.range(start..)
+        self.history.range(start)
+    }
+
+    /// How many changes history holds.
+    pub fn history_len(&self) -> usize {
+        self.history.len()
     }
 
     /// The version of `key` that was written at exactly `revision`, a tombstone included.
@@ -276,7 +282,7 @@ impl Store {
             sub,
             mark,
             value: Value::empty(),
-            limit: Limit::None,
+            limit: Limit::NONE,
         };
         self.push_file(key, version);
     }
@@ -336,7 +342,7 @@ impl Store {
     pub fn purge(&mut self, max: usize) -> bool {
         let oldest = self.oldest();
         for _ in 0..max {
-            let Some(change) = self.history.pop_front_if(|change| change.revision < oldest) else {
+            let Some(change) = self.history.pop_before(oldest) else {
                 self.purge_at(oldest);
                 return false;
             };
@@ -356,7 +362,7 @@ impl Store {
         self.purged = oldest;
         let at = self
             .history
-            .iter()
+            .range(0)
             .take_while(|change| change.revision == oldest);
         let at: Vec<(Class, Key)> = at
             .map(|change| (change.class, change.key.clone()))
@@ -393,7 +399,7 @@ impl Store {
     fn record(&mut self, writing: &mut Writing, class: Class, key: &Key) -> u32 {
         let (revision, wall) = (writing.revision, writing.wall);
         let sub = writing.take_sub();
-        self.history.push_back(Change {
+        self.history.push(Change {
             revision,
             sub,
             class,
@@ -434,14 +440,14 @@ impl Store {
     }
 
     pub(crate) fn limit(&mut self, key: &Key, limit: &Limit) {
-        match limit {
-            Limit::None => {}
-            Limit::Lease(id) => {
+        match limit.ends() {
+            None => {}
+            Some(Ends::Lease(id)) => {
                 // S4.
                 let lease = self.leases.get_mut(id).expect("a put's lease was checked");
                 lease.keys.insert(key.clone());
             }
-            Limit::Deadline(deadline) => {
+            Some(Ends::Deadline(deadline)) => {
                 self.deadlines
                     .insert((deadline.at, key.clone(), Class::File));
             }
@@ -449,9 +455,9 @@ impl Store {
     }
 
     fn unlimit(&mut self, key: &Key, limit: &Limit) {
-        match limit {
-            Limit::None => {}
-            Limit::Lease(id) => {
+        match limit.ends() {
+            None => {}
+            Some(Ends::Lease(id)) => {
                 // S4. The lease itself may be gone already: it is what ends the key now.
                 let named = self
                     .leases
@@ -459,7 +465,7 @@ impl Store {
                     .is_none_or(|lease| lease.keys.remove(key));
                 assert!(named, "a lease names back each of its keys");
             }
-            Limit::Deadline(deadline) => {
+            Some(Ends::Deadline(deadline)) => {
                 let due = (deadline.at, key.clone(), Class::File);
                 assert!(
                     self.deadlines.remove(&due),
@@ -484,7 +490,7 @@ fn file_bytes(key: &Key, version: &FileVersion) -> u64 {
     VERSION_BYTES + key.len() as u64 + version.value.len() as u64
 }
 
-fn push<V: Versioned>(map: &mut BTreeMap<Key, Chain<V>>, key: &Key, version: V) {
+fn push<V: Versioned>(map: &mut KeyMap<Chain<V>>, key: &Key, version: V) {
     match map.get_mut(key) {
         Some(chain) => chain.push(version),
         None => {

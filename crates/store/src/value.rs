@@ -4,10 +4,11 @@
 //! in the index itself.
 
 use alloc::borrow::Cow;
-use alloc::boxed::Box;
+use core::fmt;
+use core::ops::Deref;
 
-/// Values up to this many bytes live in the index.
-pub(crate) const INLINE_BYTES: usize = 32;
+/// Values up to this many bytes live in the index: as many as take no more room than a place.
+pub(crate) const INLINE_BYTES: usize = 22;
 
 /// Where an entry's bytes begin in this member's log.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -31,11 +32,42 @@ pub struct ValueAt {
     pub crc: u32,
 }
 
+/// A value of at most 22 bytes.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+pub struct Short {
+    len: u8,
+    bytes: [u8; INLINE_BYTES],
+}
+
+impl Short {
+    /// `None` for bytes that are too many.
+    pub fn new(value: &[u8]) -> Option<Self> {
+        let mut bytes = [0; INLINE_BYTES];
+        bytes.get_mut(..value.len())?.copy_from_slice(value);
+        let len = u8::try_from(value.len()).ok()?;
+        Some(Self { len, bytes })
+    }
+}
+
+impl Deref for Short {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+impl fmt::Debug for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
 /// A value as a version holds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Value {
-    /// The bytes themselves, at most [`INLINE_BYTES`].
-    Inline(Box<[u8]>),
+    /// The bytes themselves.
+    Inline(Short),
     /// Their place in the log.
     Logged(ValueAt),
 }
@@ -43,7 +75,7 @@ pub enum Value {
 impl Value {
     /// The empty value.
     pub fn empty() -> Self {
-        Self::Inline(Box::default())
+        Self::Inline(Short::default())
     }
 
     /// Length in bytes.

@@ -5,14 +5,14 @@
 //!
 //! The bytes are in docs/formats/state.md.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
 use crate::chain::{Chain, Versioned};
 use crate::codec::Write;
 use crate::command::Member;
-use crate::{Alarm, DirVersion, FileVersion, Key, Limit, Mark, Revision, Store, UnixMs, Value};
+use crate::map::KeyMap;
+use crate::{Alarm, DirVersion, Ends, FileVersion, Key, Mark, Revision, Store, UnixMs, Value};
 
 pub(crate) const HEAD: u8 = 1;
 pub(crate) const LEASE: u8 = 2;
@@ -97,17 +97,19 @@ impl Store {
     /// The wall time of the change that wrote a version; 0 when history no longer holds it.
     fn wall_of(&self, version: &impl Versioned) -> UnixMs {
         let wanted = (version.revision(), version.sub());
-        let found = self
+        let at = self
             .history
-            .binary_search_by_key(&wanted, |c| (c.revision, c.sub));
-        found.map_or(UnixMs(0), |at| self.history[at].wall)
+            .partition_point(|change| (change.revision, change.sub) < wanted);
+        let found = self.history.get(at);
+        let found = found.filter(|change| (change.revision, change.sub) == wanted);
+        found.map_or(UnixMs(0), |change| change.wall)
     }
 }
 
 /// Rows of up to `max` versions behind `after`; the last one when there may be more. A key whose
 /// versions are many takes several rows.
 fn walk_map<V: Versioned>(
-    map: &BTreeMap<Key, Chain<V>>,
+    map: &KeyMap<Chain<V>>,
     after: Option<(Key, Revision)>,
     revision: Revision,
     max: usize,
@@ -119,7 +121,7 @@ fn walk_map<V: Versioned>(
         Some((key, behind)) => (Bound::Included(&key[..]), *behind),
     };
     let mut left = max;
-    for (key, chain) in map.range::<[u8], _>((start, Bound::Unbounded)) {
+    for (key, chain) in map.range((start, Bound::Unbounded)) {
         let goes_on = behind > Revision::ZERO;
         let versions: Vec<&V> = chain.between(behind, revision).take(left).collect();
         behind = Revision::ZERO;
@@ -200,13 +202,13 @@ fn file_row(
                 }
             }
         }
-        match &version.limit {
-            Limit::None => row.u8(0),
-            Limit::Lease(id) => {
+        match version.limit.ends() {
+            None => row.u8(0),
+            Some(Ends::Lease(id)) => {
                 row.u8(1);
                 row.i64(*id);
             }
-            Limit::Deadline(deadline) => {
+            Some(Ends::Deadline(deadline)) => {
                 row.u8(2);
                 row.u64(deadline.at.0);
                 row.u64(deadline.shown.0);

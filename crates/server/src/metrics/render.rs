@@ -128,7 +128,7 @@ fn store(out: &mut Text, node: &Node) {
             store.revision().to_wire(),
             store.compacted(),
             // Of this iterator the length is known.
-            store.changes(Revision::ZERO).size_hint().0,
+            store.history_len(),
         )
     };
     let help = "Bytes that count against the quota: all versions that are not compacted.";

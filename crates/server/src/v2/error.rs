@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_empty_cause_is_left_out() {
-        let refusal = tree::Refusal::NotFile(quorate_store::Key::from([]));
+        let refusal = tree::Refusal::NotFile(quorate_store::Key::from(&[][..]));
         assert_eq!(
             Error::of_store(&refusal, 7).body(),
             b"{\"errorCode\":102,\"message\":\"Not a file\",\"index\":7}\n"

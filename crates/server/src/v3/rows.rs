@@ -131,7 +131,7 @@ mod tests {
     use std::borrow::Cow;
 
     use quorate_proto::{etcdserverpb::RangeResponse, mvccpb::KeyValue};
-    use quorate_store::{Action, FileVersion, Key, Limit, Mark, Revision, Value, ValueAt};
+    use quorate_store::{Action, FileVersion, Key, Limit, Mark, Revision, Short, Value, ValueAt};
 
     /// A log of one value.
     struct Log(Vec<u8>);
@@ -169,13 +169,13 @@ mod tests {
             b"c".as_slice().into(),
         ];
         let versions = [
-            version(Value::empty(), 1, Limit::None),
+            version(Value::empty(), 1, Limit::NONE),
             version(
-                Value::Inline(b"value".as_slice().into()),
+                Value::Inline(Short::new(b"value").expect("short")),
                 128,
-                Limit::Lease(-4),
+                Limit::from_lease(-4),
             ),
-            version(Value::Logged(at), u64::from(u32::MAX), Limit::Lease(9)),
+            version(Value::Logged(at), u64::from(u32::MAX), Limit::from_lease(9)),
         ];
         let header = ResponseHeader {
             cluster_id: 5,

@@ -56,7 +56,7 @@ pub(crate) fn apply(
     if let Err(refusal) = done {
         return Ok(Err(refusal));
     }
-    for change in store.history.range(first..) {
+    for change in store.history.range(first) {
         if let Some(event) = Event::of(store, change, values)? {
             return Ok(Ok(event));
         }

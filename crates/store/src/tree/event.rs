@@ -272,7 +272,7 @@ fn changes_from(store: &Store, position: Position) -> impl Iterator<Item = &Chan
     let Position { revision, sub } = position;
     let before = |change: &Change| (change.revision, change.sub) < (revision, sub);
     let start = store.history.partition_point(before);
-    store.history.range(start..)
+    store.history.range(start)
 }
 
 /// Whether a change took all below its path away.

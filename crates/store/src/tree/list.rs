@@ -8,12 +8,12 @@
 //! though the name `a` is before `a-b`. Only a directory without an entry, known by keys below it,
 //! can be met too late like this, and its name is then a prefix of a name met before it.
 
-use alloc::collections::btree_map;
 use alloc::vec::Vec;
 use core::iter::Peekable;
 use core::ops::Bound;
 
 use crate::chain::Chain;
+use crate::map::Range;
 use crate::{DirVersion, FileVersion, Key, Revision, Store};
 
 use super::path;
@@ -73,11 +73,11 @@ impl Lister {
         let view = View::new(store, self.at);
         let files = Near {
             from: Vec::new(),
-            range: store.files.range::<[u8], _>(behind(b"")).peekable(),
+            range: store.files.range(behind(b"")).peekable(),
         };
         let dirs = Near {
             from: Vec::new(),
-            range: store.dirs.range::<[u8], _>(behind(b"")).peekable(),
+            range: store.dirs.range(behind(b"")).peekable(),
         };
         Walk {
             lister: self,
@@ -188,11 +188,11 @@ impl<'a> Walk<'_, 'a> {
     ) -> Option<(&'a Key, Option<&'a FileVersion>, Option<&'a DirVersion>)> {
         let at = self.lister.at;
         let store = self.store;
-        let search = |from: &[u8]| store.files.range::<[u8], _>(behind(from));
+        let search = |from: &[u8]| store.files.range(behind(from));
         let file = self
             .files
             .first(from, prefix, search, |chain| chain.live_at(at));
-        let search = |from: &[u8]| store.dirs.range::<[u8], _>(behind(from));
+        let search = |from: &[u8]| store.dirs.range(behind(from));
         let dir = self
             .dirs
             .first(from, prefix, search, |chain| chain.live_at(at));
@@ -223,7 +223,7 @@ fn behind(from: &[u8]) -> (Bound<&[u8]>, Bound<&[u8]>) {
 struct Near<'a, V> {
     /// What `range` begins at or before.
     from: Vec<u8>,
-    range: Peekable<btree_map::Range<'a, Key, Chain<V>>>,
+    range: Peekable<Range<'a, Chain<V>>>,
 }
 
 impl<V> core::fmt::Debug for Near<'_, V> {
@@ -240,7 +240,7 @@ impl<'a, V> Near<'a, V> {
         &mut self,
         from: &[u8],
         prefix: &[u8],
-        search: impl Fn(&[u8]) -> btree_map::Range<'a, Key, Chain<V>>,
+        search: impl Fn(&[u8]) -> Range<'a, Chain<V>>,
         live: impl Fn(&'a Chain<V>) -> Option<T>,
     ) -> Option<(&'a Key, T)> {
         let mut steps = if from < &self.from[..] { NEAR } else { 0 };

@@ -122,7 +122,7 @@ impl<'a> View<'a> {
         let at = self.at;
         let [start, end] = bounds_below(path);
         let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
-        let chains = self.store.files.range::<[u8], _>(range);
+        let chains = self.store.files.range(range);
         chains.filter_map(move |(key, chain)| Some((key, chain.live_at(at)?)))
     }
 
@@ -134,7 +134,7 @@ impl<'a> View<'a> {
         let at = self.at;
         let [start, end] = bounds_below(path);
         let range = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
-        let chains = self.store.dirs.range::<[u8], _>(range);
+        let chains = self.store.dirs.range(range);
         chains.filter_map(move |(key, chain)| Some((key, chain.live_at(at)?)))
     }
 

@@ -236,7 +236,7 @@ impl Work<'_> {
 
     /// The value's own segment, if it does not fit the index.
     fn home(&self, value: &Bytes) -> Option<u32> {
-        (value.len() > 32).then_some(self.segment)
+        (value.len() > 22).then_some(self.segment)
     }
 
     /// In a txn a negative revision is one that is gone.

@@ -51,7 +51,7 @@ impl Generator<'_> {
     /// Empty, small, or large enough to live in the log.
     fn value(&mut self) -> Bytes {
         let letter = b'a' + self.chance.below(3) as u8;
-        let len = self.chance.pick(&[0, 1, 2, 32, 33, 100]);
+        let len = self.chance.pick(&[0, 1, 2, 22, 23, 100]);
         vec![letter; len].into()
     }
 
