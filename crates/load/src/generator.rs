@@ -68,6 +68,18 @@ pub struct Report {
     created: u64,
 }
 
+impl Report {
+    /// The same, with watchers' events in place of requests.
+    pub fn of_events(&self) -> Self {
+        let (done, latencies) = (self.told, self.told_latencies.clone());
+        Self {
+            done,
+            latencies,
+            ..self.clone()
+        }
+    }
+}
+
 impl Generator {
     /// Connects the clients; they speak what the template is written in.
     ///
@@ -123,7 +135,7 @@ impl Generator {
         let mut report = Report::default();
         let (cpu, start) = (cpu::of_this_thread()?, self.now());
         let mut schedule = Schedule::new(work, start);
-        let timer = self.timer(work.pace)?;
+        let mut timer = self.timer(work.pace)?;
         loop {
             self.issue(work, &mut schedule)?;
             let is_idle = self.idle.len() == self.spread.connections * self.spread.clients;
@@ -132,9 +144,12 @@ impl Generator {
                 break;
             }
             self.turn(Some((work, &mut schedule)), &mut report)?;
-        }
-        if let Some(timer) = timer {
-            self.epoll.delete(&timer)?;
+            // Reading it sets it again. When nothing more is due it must not hide silence.
+            match &timer {
+                Some(_) if schedule.is_over(self.now()) => timer = None,
+                Some(timer) => drop(timer.wait()),
+                None => {}
+            }
         }
         report.elapsed = Duration::from_nanos(self.now() - start);
         report.own_cpu = cpu::of_this_thread()? - cpu;
@@ -156,8 +171,7 @@ impl Generator {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK)?;
         let interval = TimeSpec::from(Duration::from_secs(1) / per_second);
         timer.set(Expiration::Interval(interval), TimerSetTimeFlags::empty())?;
-        // Edge-triggered, so that it need not be read.
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        let flags = EpollFlags::EPOLLIN;
         self.epoll.add(&timer, EpollEvent::new(flags, TIMER))?;
         Ok(Some(timer))
     }

@@ -8,13 +8,16 @@
 //! Owns what is measured and how it is told. Never a pass or a failure: targets are printed, and the
 //! exit code is 0 unless a server refused or lost something.
 
+mod busy;
 mod cases;
+mod fill;
 mod pair;
 mod report;
 mod results;
 mod rounds;
 mod sync;
 mod targets;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -26,7 +29,7 @@ use crate::{rust_checks, tools, workspace};
 use cases::{CASES, Case, Set};
 use pair::Side;
 use report::Page;
-use results::Results;
+use results::{Figures, Results};
 use rounds::Length;
 use sync::Syncs;
 
@@ -58,10 +61,27 @@ pub(crate) struct Bench {
     save: bool,
 }
 
+/// Cases that are not one kind of request at full speed.
+const OTHERS: [(&str, &str); 3] = [
+    ("watch", "puts at 500/s, told to 100 watchers; per event"),
+    (
+        "busy",
+        "puts at 5,000/s beside compactions, checkpoints and snapshots",
+    ),
+    (
+        "fill",
+        "1 M keys of 24 B with values of 256 B: memory, disk, restart",
+    ),
+];
+
 fn case_list() -> String {
     let mut text = String::from("Cases, in order:\n");
-    for case in CASES {
-        text.push_str(&format!("  {:10} {}\n", case.name, case.about));
+    for (name, about) in CASES
+        .iter()
+        .map(|case| (case.name, case.about))
+        .chain(OTHERS)
+    {
+        text.push_str(&format!("  {name:10} {about}\n"));
     }
     text
 }
@@ -95,7 +115,11 @@ impl Bench {
 
     fn check_names(&self) -> Result<()> {
         for name in self.only.iter().filter(|name| *name != "none") {
-            let is_known = CASES.iter().any(|case| chosen(name, case.name));
+            let mut names = CASES
+                .iter()
+                .map(|case| case.name)
+                .chain(OTHERS.map(|(name, _)| name));
+            let is_known = names.any(|case| chosen(name, case));
             ensure!(
                 is_known,
                 "there is no case {name:?}; see cargo xtask bench --help"
@@ -140,6 +164,30 @@ impl Bench {
             if !cases.is_empty() {
                 self.measure_set(set, &cases, programs, results)?;
             }
+        }
+        if self.wants("watch") {
+            let sides = start(programs)?;
+            let measured = watch::measure(&sides, self.length()).context("watch")?;
+            note("watch", &sides, measured, results)?;
+        }
+        if self.wants("busy") {
+            let sides = start(programs)?;
+            let time = if self.quick {
+                Duration::from_secs(3)
+            } else {
+                Duration::from_secs(10)
+            };
+            let measured: Result<_> = sides.iter().map(|side| busy::measure(side, time)).collect();
+            note("busy", &sides, measured.context("busy")?, results)?;
+        }
+        if self.wants("fill") {
+            let mut sides = start(programs)?;
+            let count = if self.quick { 100_000 } else { 1_000_000 };
+            let measured: Result<_> = sides
+                .iter_mut()
+                .map(|side| fill::measure(side, count))
+                .collect();
+            note("fill", &sides, measured.context("fill")?, results)?;
         }
         Ok(())
     }
@@ -191,6 +239,15 @@ impl Bench {
 fn chosen(name: &str, case: &str) -> bool {
     case.strip_prefix(name)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Tells and keeps what was measured of each side.
+fn note(case: &str, sides: &[Side], measured: Vec<Figures>, results: &mut Results) -> Result<()> {
+    for (side, figures) in sides.iter().zip(measured) {
+        println!("  {case:10} {:8} {}", side.name, report::line(&figures));
+        results.put(case, side.name, figures)?;
+    }
+    Ok(())
 }
 
 /// Starts both servers.

@@ -15,8 +15,12 @@ pub(super) struct Page<'a> {
     machine: String,
 }
 
-/// One case and server, while it is measured.
+/// One case and server, while it is measured: all its figures, or the most telling ones.
 pub(super) fn line(figures: &Figures) -> String {
+    let Some(_) = figures.get("load_us") else {
+        let figure = |(name, value): (&String, &f64)| format!("{name} {value:.2}");
+        return figures.iter().map(figure).collect::<Vec<_>>().join(", ");
+    };
     let get = |name: &str| figures.get(name).copied().unwrap_or(f64::NAN);
     format!(
         "{:>8.0}/s  p50 {:>7.3} ms  p99 {:>7.2} ms  CPU {:>7.1} µs ({:.1} to {:.1})  load {:.1} µs",
