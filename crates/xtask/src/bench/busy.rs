@@ -1,7 +1,7 @@
 //! How long puts take at a steady rate while the server does its housework, against when it does none.
 //!
-//! Busy: a thread compacts every second and reads snapshots one after the other, and so much is written
-//! that checkpoints are due. Quiet: the same puts, on the same server, before.
+//! Busy: a thread compacts and reads a snapshot every second, and so much is written that checkpoints
+//! are due. Quiet: the same puts, on the same server, before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,9 +23,10 @@ use super::results::Figures;
 const PUTS_PER_SECOND: u32 = 5_000;
 /// Large enough that a checkpoint is due every some six seconds.
 const VALUE_BYTES: usize = 2_048;
-/// How much history a compaction leaves, and how often there is one.
+/// How much history a compaction leaves.
 const KEPT_REVISIONS: i64 = 1_000;
-const COMPACT_EVERY: Duration = Duration::from_secs(1);
+/// From the start of a compaction or a snapshot to that of the next.
+const EVERY: Duration = Duration::from_secs(1);
 const CHECKPOINTS: &str = "quorate_checkpoints_total";
 
 /// What the housework came to.
@@ -111,6 +112,7 @@ fn keep_busy(port: u16, stop: &AtomicBool) -> Result<Done> {
 async fn compact(channel: Channel, stop: &AtomicBool) -> Result<u32, Status> {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
         let status = MaintenanceClient::new(channel.clone())
             .status(StatusRequest {})
             .await?;
@@ -124,15 +126,12 @@ async fn compact(channel: Channel, stop: &AtomicBool) -> Result<u32, Status> {
         };
         KvClient::new(channel.clone()).compact(request).await?;
         count += 1;
-        let next = Instant::now() + COMPACT_EVERY;
-        while Instant::now() < next && !stop.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        pause(start, stop).await;
     }
     Ok(count)
 }
 
-/// Reads snapshots, one after the other; none from a server that has none.
+/// Reads snapshots to their ends; none from a server that has none.
 async fn snapshots(channel: Channel, stop: &AtomicBool) -> Result<Done, Status> {
     let client = MaintenanceClient::new(channel);
     let mut client = client.max_decoding_message_size(usize::MAX);
@@ -141,6 +140,7 @@ async fn snapshots(channel: Channel, stop: &AtomicBool) -> Result<Done, Status> 
         ..Done::default()
     };
     while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
         let mut stream = match client.snapshot(SnapshotRequest {}).await {
             Ok(answer) => answer.into_inner(),
             Err(status) if status.code() == Code::Unimplemented => {
@@ -156,6 +156,14 @@ async fn snapshots(channel: Channel, stop: &AtomicBool) -> Result<Done, Status> 
             }
         }
         done.snapshots += 1;
+        pause(start, stop).await;
     }
     Ok(done)
+}
+
+/// Waits for what is left of [`EVERY`] since the start, if not told to stop.
+async fn pause(start: Instant, stop: &AtomicBool) {
+    while start.elapsed() < EVERY && !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -28,11 +28,11 @@ pub(super) fn measure(side: &mut Side, count: u32) -> Result<Figures> {
     let cpu = side.cpu()? - cpu;
     let (memory, disk) = (side.memory()?, side.disk()?);
     let live = side.metric("etcd_mvcc_db_total_size_in_use_in_bytes")?;
-    end(side, Signal::TERM)?;
-    let restart = restart(side, count)?;
-    let again = side.memory()?;
     end(side, Signal::KILL)?;
-    let restart_killed = self::restart(side, count)?;
+    let restart_killed = restart(side, count)?;
+    let again = side.memory()?;
+    end(side, Signal::TERM)?;
+    let restart_stopped = restart(side, count)?;
     let pairs = [
         ("keys", f64::from(count)),
         (
@@ -44,9 +44,10 @@ pub(super) fn measure(side: &mut Side, count: u32) -> Result<Figures> {
         ("resident_mb", memory.resident as f64 / MB),
         ("anonymous_restarted_mb", again.anonymous as f64 / MB),
         ("live_mb", live.unwrap_or(f64::NAN) / MB),
+        ("written_mb", disk.written as f64 / MB),
         ("length_mb", disk.length as f64 / MB),
         ("allocated_mb", disk.allocated as f64 / MB),
-        ("restart_s", restart.as_secs_f64()),
+        ("restart_s", restart_stopped.as_secs_f64()),
         ("restart_killed_s", restart_killed.as_secs_f64()),
     ];
     Ok(pairs.map(|(name, value)| (name.to_owned(), value)).into())

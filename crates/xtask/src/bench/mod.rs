@@ -12,6 +12,7 @@ mod busy;
 mod cases;
 mod fill;
 mod pair;
+mod plot;
 mod report;
 mod results;
 mod rounds;
@@ -98,9 +99,14 @@ impl Bench {
             return Ok(ExitCode::SUCCESS);
         }
         self.check_names()?;
-        let mut results = Results::load(&commit()?)?;
+        let subject = match &self.server {
+            Some(path) => path.display().to_string(),
+            None => format!("commit {}", commit()?),
+        };
+        let nothing_new = self.only == ["none"];
+        let mut results = Results::load(&subject, self.save || nothing_new)?;
         let started = Instant::now();
-        if self.only != ["none"] {
+        if !nothing_new {
             let programs = self.programs()?;
             self.measure(&programs, &mut results)?;
         }
@@ -258,25 +264,29 @@ fn start(programs: &[(&'static str, PathBuf)]) -> Result<Vec<Side>> {
         .collect()
 }
 
-/// The commit of this checkout, and whether it is all that is there.
+/// What the server is made of; a change elsewhere leaves figures true.
+const MEASURED: [&str; 6] = [
+    "crates/server/src",
+    "crates/store/src",
+    "crates/log/src",
+    "crates/replica/src",
+    "crates/proto",
+    "Cargo.lock",
+];
+
+/// The last commit of this checkout that changed the server, and whether it is all that is there.
 fn commit() -> Result<String> {
     let git = |args: &[&str]| {
-        tools::output(
-            Command::new("git")
-                .args(args)
-                .current_dir(workspace::root()),
-        )
+        let mut command = Command::new("git");
+        command
+            .args(args)
+            .arg("--")
+            .args(MEASURED)
+            .current_dir(workspace::root());
+        tools::output(&mut command)
     };
-    let mut commit = git(&["rev-parse", "--short", "HEAD"])?.trim().to_owned();
-    if !git(&[
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "crates",
-        "Cargo.lock",
-    ])?
-    .is_empty()
-    {
+    let mut commit = git(&["log", "-1", "--format=%h"])?.trim().to_owned();
+    if !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty() {
         commit.push_str(" with changes");
     }
     Ok(commit)

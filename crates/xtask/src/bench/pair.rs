@@ -1,6 +1,7 @@
 //! Quorate and etcd, both running, and what can be read of their processes and directories.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -39,6 +40,8 @@ pub(super) struct Memory {
 pub(super) struct Disk {
     /// Lengths of files.
     pub(super) length: u64,
+    /// The same without the zeros that files end with, prepared for what is to come.
+    pub(super) written: u64,
     /// Blocks.
     pub(super) allocated: u64,
 }
@@ -122,10 +125,28 @@ fn add_files(dir: &Path, disk: &mut Disk) -> io::Result<()> {
             add_files(&entry.path(), disk)?;
         } else {
             disk.length += metadata.len();
+            disk.written += written(&entry.path(), metadata.len())?;
             disk.allocated += metadata.blocks() * 512;
         }
     }
     Ok(())
+}
+
+/// The length of a file without the zeros at its end.
+fn written(path: &Path, length: u64) -> io::Result<u64> {
+    let file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut end = length;
+    while end > 0 {
+        let start = end.saturating_sub(buffer.len() as u64);
+        let piece = &mut buffer[..(end - start) as usize];
+        file.read_exact_at(piece, start)?;
+        if let Some(last) = piece.iter().rposition(|byte| *byte != 0) {
+            return Ok(start + last as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 /// Puts each of these keys once, in order.
@@ -168,4 +189,31 @@ pub(super) fn run(side: &Side, generator: &mut Generator, work: &Work) -> Result
     }
     ensure!(report.done > 0, "{}: nothing was asked", side.name);
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::written;
+    use crate::workspace;
+
+    #[test]
+    fn zeros_at_a_files_end_are_not_written() {
+        let path = workspace::empty_dir("written")
+            .expect("a directory")
+            .join("file");
+        let mut bytes = vec![0; 3 << 20];
+        let mut check = |end: usize| {
+            if end > 0 {
+                bytes[end - 1] = 1;
+            }
+            std::fs::write(&path, &bytes).expect("a file");
+            assert_eq!(
+                written(&path, bytes.len() as u64).expect("it is there"),
+                end as u64
+            );
+        };
+        [0, 1, 1 << 20, (2 << 20) + 7, 3 << 20]
+            .into_iter()
+            .for_each(&mut check);
+    }
 }
