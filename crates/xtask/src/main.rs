@@ -7,7 +7,7 @@
 //! that `cargo nextest` could hold.
 
 mod architecture;
-mod compare;
+mod bench;
 mod conformance;
 mod etcd3gw;
 mod etcd_client;
@@ -40,7 +40,7 @@ enum Task {
     Test(runner::Test),
     Record(etcdctl::Record),
     Soak(soak::Soak),
-    Compare(compare::Compare),
+    Bench(bench::Bench),
     #[command(hide = true)]
     Suite(SuiteArgs),
 }
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Task::Test(test) => test.run(),
         Task::Record(record) => record.run(),
         Task::Soak(soak) => soak.run(),
-        Task::Compare(compare) => compare.run(),
+        Task::Bench(bench) => bench.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };
     result.unwrap_or_else(|error| {

@@ -1,7 +1,5 @@
 //! All that `/metrics` shows, gathered when somebody looks.
 
-use quorate_store::Revision;
-
 use super::text::Text;
 use super::{CHECKS, Metrics, process};
 use crate::config::version::{API_VERSION, CLUSTER_VERSION, GIT_SHA, QUORATE_VERSION};
