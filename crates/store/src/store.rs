@@ -11,8 +11,8 @@ use bytes::Bytes;
 use crate::chain::{Chain, Versioned};
 use crate::command::Member;
 use crate::{
-    Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease, Limit, Mark,
-    Place, Revision, UnixMs, Value, ValueAt, ValueError, Values, command::Blob,
+    Alarm, AlarmBy, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease,
+    Limit, Mark, Place, Revision, UnixMs, Value, ValueAt, ValueError, Values, command::Blob,
     value::INLINE_BYTES,
 };
 
@@ -51,7 +51,7 @@ pub struct Store {
     /// v2 deadlines of what is alive, in the order in which they end.
     pub(crate) deadlines: BTreeSet<(ClusterTime, Key, Class)>,
     pub(crate) members: BTreeMap<u64, Member>,
-    pub(crate) alarms: BTreeSet<Alarm>,
+    pub(crate) alarms: BTreeMap<Alarm, AlarmBy>,
     pub(crate) live_bytes: u64,
     /// Bytes of values that are not compacted, by the segment of this member's log they lie in.
     segment_bytes: BTreeMap<u32, u64>,
@@ -69,7 +69,7 @@ impl Default for Store {
             leases: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             members: BTreeMap::new(),
-            alarms: BTreeSet::new(),
+            alarms: BTreeMap::new(),
             live_bytes: 0,
             segment_bytes: BTreeMap::new(),
         }

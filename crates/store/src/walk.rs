@@ -12,7 +12,9 @@ use core::ops::Bound;
 use crate::chain::{Chain, Versioned};
 use crate::codec::Write;
 use crate::command::Member;
-use crate::{Alarm, DirVersion, FileVersion, Key, Limit, Mark, Revision, Store, UnixMs, Value};
+use crate::{
+    Alarm, AlarmBy, DirVersion, FileVersion, Key, Limit, Mark, Revision, Store, UnixMs, Value,
+};
 
 pub(crate) const HEAD: u8 = 1;
 pub(crate) const LEASE: u8 = 2;
@@ -29,7 +31,7 @@ pub struct Cursor {
     /// What has no versions is copied when the walk begins.
     leases: Vec<(i64, i64)>,
     members: Vec<Member>,
-    alarms: Vec<Alarm>,
+    alarms: Vec<(Alarm, AlarmBy)>,
     stage: Stage,
 }
 
@@ -54,7 +56,11 @@ impl Store {
                 .map(|(id, lease)| (*id, lease.ttl_s))
                 .collect(),
             members: self.members.values().cloned().collect(),
-            alarms: self.alarms.iter().copied().collect(),
+            alarms: self
+                .alarms
+                .iter()
+                .map(|(alarm, by)| (*alarm, *by))
+                .collect(),
             stage: Stage::Head,
         }
     }
@@ -163,10 +169,11 @@ impl Cursor {
             member.encode(&mut row);
             out(&row);
         }
-        for alarm in &self.alarms {
+        for (alarm, by) in &self.alarms {
             row.clear();
             row.u8(ALARM);
             alarm.encode(&mut row);
+            by.encode(&mut row);
             out(&row);
         }
     }

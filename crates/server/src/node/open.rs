@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::checkpoint::{Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
-use super::{Inbox, Node, Shared, Unavailable, compaction};
+use super::{Inbox, Node, Shared, Unavailable, compaction, space};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments};
 use crate::metrics::DiskTimes;
@@ -59,7 +59,8 @@ pub struct Running {
     pub node: Node,
     stop: oneshot::Sender<()>,
     driver: JoinHandle<()>,
-    compaction: JoinHandle<()>,
+    /// What goes on beside: compaction, and the alarm.
+    beside: [JoinHandle<()>; 2],
     /// Held as long as the member runs.
     _lock: DirLock,
 }
@@ -128,12 +129,15 @@ impl Running {
         shared.wake.notify_one();
         let driver = tokio::spawn(driver.run(stopping));
         let node = Node(shared);
-        let compaction = tokio::spawn(compaction::run(node.clone()));
+        let beside = [
+            tokio::spawn(compaction::run(node.clone())),
+            tokio::spawn(space::run(node.clone())),
+        ];
         let running = Self {
             node,
             stop,
             driver,
-            compaction,
+            beside,
             _lock: lock,
         };
         running.publish().await?;
@@ -182,6 +186,7 @@ impl Running {
             tree_hub: Arc::default(),
             metrics: Arc::default(),
             disk_times,
+            space: space::Space::default(),
             config,
         })
     }
@@ -210,7 +215,7 @@ impl Running {
 
     /// Ends the member: what waits is told, what was written is synced.
     pub async fn stop(self) {
-        self.compaction.abort();
+        self.beside.iter().for_each(JoinHandle::abort);
         // A member that halted by itself no longer listens.
         let _ = self.stop.send(());
         if let Err(error) = self.driver.await {
