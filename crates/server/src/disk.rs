@@ -15,4 +15,4 @@ pub use fs::FsDisk;
 pub use lock::{DirLock, LockError};
 pub use segments::Segments;
 pub use sync_times::{SYNC_BUCKETS, SyncTimes};
-pub use thread::{DiskFailure, DiskThread, Persist, Persisted};
+pub use thread::{DiskFailure, DiskThread, KeepRoom, Persist, Persisted};

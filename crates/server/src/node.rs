@@ -164,6 +164,11 @@ impl Node {
         &self.0.disk_times
     }
 
+    /// What is kept for a full disk; `None` before it is known.
+    pub(crate) fn kept(&self) -> Option<quorate_log::Kept> {
+        self.0.space.kept()
+    }
+
     /// What waits now.
     pub(crate) fn waiting(&self) -> Waiting {
         let inbox = self.0.inbox();

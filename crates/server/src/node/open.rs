@@ -6,17 +6,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use quorate_log::{Config as JournalConfig, Identity, LogError};
+use quorate_log::{Config as JournalConfig, DiskError, DiskErrorKind, Identity, LogError};
 use quorate_replica::{Halt, Machine, Opened, Replica, Settings};
 use quorate_store::command::{Body, Member};
+use quorate_store::{Alarm, AlarmBy, AlarmKind};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::checkpoint::{Checkpoints, LEAST_GROWTH};
+use super::checkpoint::{self, Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
-use super::{Inbox, Node, Shared, Unavailable, compaction, space};
+use super::space::{self, Space};
+use super::{Inbox, Node, Shared, Unavailable, compaction};
 use crate::config::Config;
-use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments};
+use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments};
 use crate::metrics::DiskTimes;
 
 /// Why a member did not start.
@@ -36,6 +38,14 @@ pub enum OpenError {
     /// The data directory belongs to etcd.
     #[error("the data directory {0} is etcd's own; give Quorate another one with --data-dir")]
     Etcd(String),
+    /// There is no room to begin in.
+    #[error("there is no room for a new data directory in {path}: {error}")]
+    NoRoom {
+        /// Where.
+        path: String,
+        /// What the disk said.
+        error: DiskError,
+    },
     /// The system gives no random bytes.
     #[error("cannot read /dev/urandom: {0}")]
     Entropy(io::Error),
@@ -117,9 +127,22 @@ impl Running {
             log: log_times,
             checkpoints: checkpoint_times,
         };
-        let shared = Self::share(config, &identity, (machine, replica), &segments, times);
+        let own = Alarm {
+            member: identity.member,
+            kind: AlarmKind::NoSpace,
+        };
+        let alarms = machine.store().alarms();
+        let (kept, keeps) = watch::channel(None);
+        let room = KeepRoom {
+            checkpoint_bytes: checkpoint::room(&disk).map_err(LogError::from)?,
+            is_short: alarms.get(&own) == Some(&AlarmBy::Member),
+            kept,
+        };
+        let space = Space::new(keeps);
+        let member = (machine, replica);
+        let shared = Self::share(config, &identity, member, &segments, times, space);
         let reports = shared.clone();
-        let thread = DiskThread::start(journal, segments, move |done| {
+        let thread = DiskThread::start(journal, segments, room, move |done| {
             reports.inbox().done.push(done);
             reports.wake.notify_one();
         });
@@ -167,6 +190,7 @@ impl Running {
         (machine, replica): (Machine, Replica),
         segments: &Arc<Segments>,
         disk_times: DiskTimes,
+        space: Space,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             cluster_id: identity.cluster,
@@ -186,7 +210,7 @@ impl Running {
             tree_hub: Arc::default(),
             metrics: Arc::default(),
             disk_times,
-            space: space::Space::default(),
+            space,
             config,
         })
     }
@@ -248,13 +272,17 @@ fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
     }
     let random = random()?;
     let (cluster, member) = (config.cluster_id(), config.member_id());
-    Ok(Identity::create(
-        disk,
-        JournalConfig::default(),
-        random,
-        cluster,
-        member,
-    )?)
+    let journal = JournalConfig::default();
+    let made = Identity::create(disk, journal, random, cluster, member);
+    made.map_err(|error| match error {
+        LogError::Disk(error) | LogError::Full(error) if error.kind == DiskErrorKind::Full => {
+            OpenError::NoRoom {
+                path: config.data_dir.display().to_string(),
+                error,
+            }
+        }
+        other => other.into(),
+    })
 }
 
 fn random<const N: usize>() -> Result<[u8; N], OpenError> {
