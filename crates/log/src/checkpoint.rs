@@ -135,7 +135,7 @@ impl<D: Disk> CheckpointWriter<D> {
         meta: &[u8],
     ) -> Result<Self, LogError> {
         disk.create(UNFINISHED)?;
-        with_reserve(&disk, false, || {
+        with_reserve(&disk, 1, || {
             disk.write_at(UNFINISHED, 0, &file_head(directory, index))
         })?;
         let block = alloc::vec![0; BLOCK_HEAD];
@@ -226,7 +226,7 @@ impl<D: Disk> CheckpointWriter<D> {
         self.block[8..BLOCK_HEAD].copy_from_slice(&(kind as u32).to_le_bytes());
         let crc = block_crc(self.directory, self.index, self.blocks, &self.block[4..]);
         self.block[..4].copy_from_slice(&crc.to_le_bytes());
-        let written = with_reserve(&self.disk, false, || {
+        let written = with_reserve(&self.disk, 1, || {
             self.disk.write_at(UNFINISHED, self.written, &self.block)
         });
         if written.is_err() {

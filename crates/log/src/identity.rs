@@ -101,7 +101,7 @@ impl Identity {
         };
         let bytes = raised.encode();
         // A member starts on a full disk too.
-        with_reserve(disk, true, || replace_file(disk, NAME, &bytes))?;
+        with_reserve(disk, 0, || replace_file(disk, NAME, &bytes))?;
         *self = raised;
         Ok(())
     }

@@ -9,7 +9,7 @@
 //! Owns which files are spares, and their names. Never decides what to do when the disk is short.
 //!
 //! F1. A file is overwritten only once its name as a segment is durably gone.
-//! F2. The reserve is used only after the disk has refused new room.
+//! F2. The reserve is used only after the disk has refused new room, and until it is whole again.
 
 use alloc::format;
 use alloc::string::String;
@@ -88,7 +88,10 @@ impl<D: Disk> Reserve<D> {
     /// # Errors
     /// Those of the disk; [`DiskErrorKind::Full`] if the reserve is used up.
     pub fn prepare(&mut self, number: u32) -> Result<(), DiskError> {
-        let prepared = prepare_segment(&self.disk, self.directory, number, self.segment_bytes);
+        // What room there is while the disk is short is for a checkpoint.
+        let least = if self.is_short { 0 } else { RESERVE_SEGMENTS };
+        let (disk, directory) = (&self.disk, self.directory);
+        let prepared = prepare(disk, directory, number, self.segment_bytes, least);
         self.is_short |= match &prepared {
             Ok(had_room) => !had_room,
             Err(error) => error.kind == DiskErrorKind::Full,
@@ -135,11 +138,8 @@ impl<D: Disk> Reserve<D> {
         self.remove_others()?;
         let wanted = RESERVE_SEGMENTS + usize::from(self.is_short);
         let mut kept = spares(&self.disk, self.segment_bytes)?;
-        while kept.len() < RESERVE_SEGMENTS {
-            kept.push(add_spare(&self.disk, self.segment_bytes)?);
-        }
+        // First, since no segment is freed without a checkpoint.
         match self.fill_checkpoint() {
-            // A third spare is not worth a checkpoint.
             Err(error) if error.kind == DiskErrorKind::Full && kept.len() > RESERVE_SEGMENTS => {
                 let beyond = kept.pop().expect("more than none");
                 self.disk.remove(&beyond)?;
@@ -191,10 +191,19 @@ pub fn prepare_segment<D: Disk>(
     number: u32,
     segment_bytes: u32,
 ) -> Result<bool, DiskError> {
+    prepare(disk, directory, number, segment_bytes, RESERVE_SEGMENTS)
+}
+
+/// The same, with no new room as long as there are more spares than `least`.
+fn prepare<D: Disk>(
+    disk: &D,
+    directory: DirectoryId,
+    number: u32,
+    segment_bytes: u32,
+    least: usize,
+) -> Result<bool, DiskError> {
     let mut kept = spares(disk, segment_bytes)?;
-    let beyond = (kept.len() > RESERVE_SEGMENTS)
-        .then(|| kept.pop())
-        .flatten();
+    let beyond = (kept.len() > least).then(|| kept.pop()).flatten();
     let (spare, had_room) = match beyond {
         Some(spare) => (spare, true),
         None => match add_spare(disk, segment_bytes) {
@@ -212,23 +221,24 @@ pub fn prepare_segment<D: Disk>(
     Ok(had_room)
 }
 
-/// Does what needs a little room: if the disk is full, after the room of a checkpoint was given
-/// up, and where `act` must succeed for the member to start, a spare segment too.
+/// Does what needs room: if the disk is full, after the room of a checkpoint was given up, and then
+/// of spare segments all but so many as are to be left.
 pub(crate) fn with_reserve<D: Disk, T>(
     disk: &D,
-    must: bool,
+    leave_segments: usize,
     act: impl Fn() -> Result<T, DiskError>,
 ) -> Result<T, DiskError> {
+    let is_full = |done: &Result<T, DiskError>| matches!(done, Err(error) if error.kind == DiskErrorKind::Full);
     let mut done = act();
-    let mut given_up = Vec::from([String::from(CHECKPOINT_SPARE)]);
-    if must {
-        given_up.extend(disk.list()?.into_iter().filter(|name| is_spare(name)));
+    if !is_full(&done) {
+        return done;
     }
+    let mut given_up = disk.list()?;
+    given_up.retain(|name| is_spare(name));
+    given_up.drain(..leave_segments.min(given_up.len()));
+    given_up.insert(0, String::from(CHECKPOINT_SPARE));
     for name in given_up {
-        if !matches!(&done, Err(error) if error.kind == DiskErrorKind::Full) {
-            break;
-        }
-        if disk.remove(&name).is_ok() {
+        if is_full(&done) && disk.remove(&name).is_ok() {
             done = act();
         }
     }

@@ -213,6 +213,7 @@ impl Writer {
                     self.mark()?;
                     marked = true;
                 }
+                self.prepare_ahead();
                 continue;
             };
             let turn = self.gather(first)?;
