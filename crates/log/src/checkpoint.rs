@@ -1,7 +1,8 @@
 //! Checkpoints: the state machine at one index, as rows that nobody here looks into.
 //!
 //! Written under a temporary name, synced every few MiB so that the journal's sync does not
-//! queue behind it, renamed when all is durable (W5). The two newest are kept.
+//! queue behind it, renamed when all is durable (W5). The two newest are kept. On a full disk it
+//! takes the room that the reserve keeps for it.
 //!
 //! This module owns the bytes and writes them; `read_checkpoint` reads them.
 
@@ -16,6 +17,7 @@ use crate::disk::{Disk, DiskError, TEMPORARY};
 use crate::error::LogError;
 use crate::identity::DirectoryId;
 use crate::place::Position;
+use crate::reserve::with_reserve;
 use crate::segment::FORMAT_VERSION;
 
 pub(crate) const MAGIC: [u8; 8] = *b"QRTCHKP\0";
@@ -133,7 +135,9 @@ impl<D: Disk> CheckpointWriter<D> {
         meta: &[u8],
     ) -> Result<Self, LogError> {
         disk.create(UNFINISHED)?;
-        disk.write_at(UNFINISHED, 0, &file_head(directory, index))?;
+        with_reserve(&disk, 1, || {
+            disk.write_at(UNFINISHED, 0, &file_head(directory, index))
+        })?;
         let block = alloc::vec![0; BLOCK_HEAD];
         let written = FILE_HEAD as u64;
         let mut writer = Self {
@@ -222,7 +226,14 @@ impl<D: Disk> CheckpointWriter<D> {
         self.block[8..BLOCK_HEAD].copy_from_slice(&(kind as u32).to_le_bytes());
         let crc = block_crc(self.directory, self.index, self.blocks, &self.block[4..]);
         self.block[..4].copy_from_slice(&crc.to_le_bytes());
-        self.disk.write_at(UNFINISHED, self.written, &self.block)?;
+        let written = with_reserve(&self.disk, 1, || {
+            self.disk.write_at(UNFINISHED, self.written, &self.block)
+        });
+        if written.is_err() {
+            // Half a checkpoint takes room. If it stays, the next one replaces it.
+            let _ = self.disk.remove(UNFINISHED);
+        }
+        written?;
         self.written += self.block.len() as u64;
         self.blocks += 1;
         self.block.truncate(BLOCK_HEAD);

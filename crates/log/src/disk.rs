@@ -31,6 +31,10 @@ pub trait Disk {
     /// Writes all of `bytes` at `offset`, making the file longer if need be.
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError>;
 
+    /// Makes the file `bytes` long if it is shorter, of zeros, and takes the room for them: to write
+    /// there needs no more, but on a file system that copies what it writes.
+    fn allocate(&self, name: &str, bytes: u64) -> Result<(), DiskError>;
+
     /// Makes durable what was written to the file, and its length (fdatasync).
     fn sync(&self, name: &str) -> Result<(), DiskError>;
 
@@ -63,6 +67,10 @@ impl<D: Disk> Disk for &D {
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         (**self).write_at(name, offset, bytes)
+    }
+
+    fn allocate(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        (**self).allocate(name, bytes)
     }
 
     fn sync(&self, name: &str) -> Result<(), DiskError> {

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crate::disk::DiskError;
+use crate::disk::{DiskError, DiskErrorKind};
 
 /// Bytes that are not what was written, and that are no torn tail.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -32,6 +32,11 @@ pub enum LogError {
     /// The disk refused. The journal is poisoned: halt, do not retry.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// There is no room for the next segment, nor any reserve. Halt and show the sentence.
+    #[error(
+        "the disk is full and its reserve used up ({0}): make room, then start this member again"
+    )]
+    Full(DiskError),
     /// A promise would be forgotten. Halt and show the sentence; nothing was changed.
     #[error(transparent)]
     Corrupt(#[from] Corrupt),
@@ -56,4 +61,15 @@ pub enum LogError {
         /// The longest entry that fits.
         limit: u64,
     },
+}
+
+impl LogError {
+    /// That a segment could not be prepared, not even from the reserve.
+    #[must_use]
+    pub fn of_reserve(error: DiskError) -> Self {
+        match error.kind {
+            DiskErrorKind::Full => Self::Full(error),
+            DiskErrorKind::NotFound | DiskErrorKind::Other => Self::Disk(error),
+        }
+    }
 }

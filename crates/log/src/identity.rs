@@ -12,7 +12,8 @@ use crate::checkpoint::list_checkpoints;
 use crate::disk::{Disk, DiskErrorKind, read_whole, replace_file};
 use crate::error::{Corrupt, LogError};
 use crate::journal::Config;
-use crate::segment::{FORMAT_VERSION, SEGMENT_HEAD, list_segments, prepare_segment, segment_name};
+use crate::reserve::{prepare_segment, with_reserve};
+use crate::segment::{FORMAT_VERSION, SEGMENT_HEAD, list_segments, segment_name};
 use crate::window::Window;
 
 const NAME: &str = "identity";
@@ -89,7 +90,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Counts one more opening, durably.
+    /// Counts one more opening, durably; on a full disk with room from the reserve.
     ///
     /// # Errors
     /// Those of the disk; the incarnation on disk is then the old or the new one.
@@ -98,7 +99,9 @@ impl Identity {
             incarnation: self.incarnation + 1,
             ..self.clone()
         };
-        replace_file(disk, NAME, &raised.encode())?;
+        let bytes = raised.encode();
+        // A member starts on a full disk too.
+        with_reserve(disk, 0, || replace_file(disk, NAME, &bytes))?;
         *self = raised;
         Ok(())
     }

@@ -25,9 +25,8 @@ use crate::record::{
     encode_hard_state, encode_moved, encode_sealed,
 };
 use crate::replay::{Recovered, Replayed, replay};
-use crate::segment::{
-    check_segment, list_segments, longest_batch, prepare_segment, seal_bytes, segment_name,
-};
+use crate::reserve::prepare_segment;
+use crate::segment::{check_segment, list_segments, longest_batch, seal_bytes, segment_name};
 
 /// A batch is written before it grows beyond this, unless one record alone is longer.
 const BATCH_TARGET: usize = 4 << 20;
@@ -325,40 +324,23 @@ impl<D: Disk> Journal<D> {
         Position { mark, segments }
     }
 
-    /// Removes the segments that neither replay nor any value needs, and returns their numbers.
+    /// Lets go of the segments that neither replay nor any value needs, and returns their numbers,
+    /// for [`crate::Reserve::recycle`] once nobody reads in them.
     ///
     /// `kept` are the positions of the checkpoints that are kept. With fewer than two nothing is
     /// freed, for then the journal's beginning stands in for the older one.
-    ///
-    /// # Errors
-    /// Any error poisons the journal.
-    pub fn free(&mut self, kept: &[Position]) -> Result<Vec<u32>, LogError> {
-        self.check_alive()?;
+    pub fn free(&mut self, kept: &[Position]) -> Vec<u32> {
         let start = kept.iter().map(Position::segment).min().unwrap_or_default();
-        let needed = |segment: u32| {
+        let is_needed = |segment: &u32| {
             kept.len() < 2
-                || segment >= start
+                || *segment >= start
                 || kept
                     .iter()
-                    .any(|position| position.segments.contains(&segment))
+                    .any(|position| position.segments.contains(segment))
         };
-        let freed: Vec<u32> = self
-            .segments
-            .iter()
-            .copied()
-            .filter(|s| !needed(*s))
-            .collect();
-        if freed.is_empty() {
-            return Ok(freed);
-        }
-        self.poisoned = true;
-        for segment in &freed {
-            self.disk.remove(&segment_name(*segment))?;
-        }
-        self.disk.sync_dir()?;
-        self.poisoned = false;
-        self.segments.retain(|segment| needed(*segment));
-        Ok(freed)
+        self.segments
+            .extract_if(.., |segment| !is_needed(segment))
+            .collect()
     }
 
     fn check_alive(&self) -> Result<(), LogError> {
@@ -399,7 +381,8 @@ impl<D: Disk> Journal<D> {
         let next = self.link.at.segment + 1;
         if !self.next_prepared {
             self.poisoned = true;
-            prepare_segment(&self.disk, self.directory, next, self.config.segment_bytes)?;
+            prepare_segment(&self.disk, self.directory, next, self.config.segment_bytes)
+                .map_err(LogError::of_reserve)?;
             self.poisoned = false;
         }
         encode_sealed(&mut self.batch);

@@ -60,36 +60,33 @@ pub(crate) fn list_segments<D: Disk>(disk: &D) -> Result<Vec<u32>, DiskError> {
     Ok(numbers)
 }
 
-/// Makes segment `number` ready for use: whole, zero-filled, under its final name, durable.
-///
-/// May run on another thread than the journal's: touches no file but this one.
+/// Makes the file `name`, whatever it holds, the empty segment `number`: zeros and a header,
+/// durable.
 ///
 /// # Errors
-/// Those of the disk; what is left then is made anew by the next call.
-pub fn prepare_segment<D: Disk>(
+/// Those of the disk.
+pub(crate) fn fill_segment<D: Disk>(
     disk: &D,
+    name: &str,
     directory: DirectoryId,
     number: u32,
     segment_bytes: u32,
 ) -> Result<(), DiskError> {
-    let name = segment_name(number);
-    disk.create(&name)?;
     let mut zeros = vec![0; ZEROS_PER_WRITE.min(segment_bytes as usize)];
     let mut offset = 0;
     while offset < segment_bytes {
         let count = zeros.len().min((segment_bytes - offset) as usize);
-        disk.write_at(&name, u64::from(offset), &zeros[..count])?;
+        disk.write_at(name, u64::from(offset), &zeros[..count])?;
         offset += u32::try_from(count).expect("no longer than the segment");
         // In pieces, so that the journal's syncs do not queue behind one of 64 MiB.
         if offset.is_multiple_of(SYNC_EVERY) {
-            disk.sync(&name)?;
+            disk.sync(name)?;
         }
     }
     zeros.truncate(SEGMENT_HEAD as usize);
     encode_header(&mut zeros, directory, number, segment_bytes);
-    disk.write_at(&name, 0, &zeros)?;
-    disk.sync(&name)?;
-    disk.sync_dir()
+    disk.write_at(name, 0, &zeros)?;
+    disk.sync(name)
 }
 
 fn encode_header(into: &mut [u8], directory: DirectoryId, number: u32, segment_bytes: u32) {

@@ -53,12 +53,17 @@ impl CheckpointSchedule {
     /// Never two of one index: the second would replace the first and yet count beside it, and the
     /// segments that only the one before needs would be freed.
     pub fn begin(&mut self, index: u64) -> bool {
-        let due = self.is_due() && index > self.newest;
-        if due {
+        self.is_due() && self.begin_early(index)
+    }
+
+    /// The same before it is due, for what it lets go.
+    pub fn begin_early(&mut self, index: u64) -> bool {
+        let is_new = index > self.newest;
+        if is_new {
             self.grown = 0;
             self.newest = index;
         }
-        due
+        is_new
     }
 
     /// The checkpoint that was begun is durable and has `bytes` bytes. Returns the positions for

@@ -12,6 +12,7 @@ mod checkpoint;
 mod compaction;
 mod driver;
 mod open;
+mod space;
 mod values;
 mod waiters;
 
@@ -20,7 +21,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use quorate_replica::{LeaseAnswer, Machine, Monotonic, Now, Replica};
 use quorate_store::command::{Body, Draft, RequestId};
-use quorate_store::{Outcome, Refusal, UnixMs};
+use quorate_store::{Outcome, UnixMs};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::config::Config;
@@ -104,6 +105,7 @@ struct Shared {
     tree_hub: Arc<crate::v2::watch::Hub>,
     metrics: Arc<Metrics>,
     disk_times: DiskTimes,
+    space: space::Space,
 }
 
 /// What waits for the driver's next turn.
@@ -165,6 +167,11 @@ impl Node {
         &self.0.disk_times
     }
 
+    /// What is kept for a full disk; `None` before it is known.
+    pub(crate) fn kept(&self) -> Option<quorate_log::Kept> {
+        self.0.space.kept()
+    }
+
     /// What waits now.
     pub(crate) fn waiting(&self) -> Waiting {
         let inbox = self.0.inbox();
@@ -196,7 +203,7 @@ impl Node {
     /// [`Unavailable`]; after [`Unavailable::TimedOut`] or [`Unavailable::Stopped`] the write may
     /// still happen.
     pub async fn propose(&self, body: Body) -> Result<Outcome, Unavailable> {
-        if let Some(outcome) = self.over_quota(&body) {
+        if let Some(outcome) = self.refuse_for_space(&body) {
             return Ok(outcome);
         }
         let answer = {
@@ -307,18 +314,6 @@ impl Node {
             // Without a sender the member is gone altogether.
             let _ = closed.wait_for(|closed| *closed).await;
         }
-    }
-
-    /// The quota is this member's own flag, so it is judged here and never by the state machine.
-    fn over_quota(&self, body: &Body) -> Option<Outcome> {
-        let quota = self.0.config.quota_bytes?;
-        let cost = body.growth_bytes()?;
-        let machine = self.machine();
-        let store = machine.store();
-        (store.live_bytes().saturating_add(cost) > quota).then(|| Outcome {
-            revision: store.revision(),
-            result: Err(Refusal::NoSpace),
-        })
     }
 }
 

@@ -5,6 +5,8 @@
 mod member;
 #[path = "support/ports.rs"]
 mod ports;
+#[path = "metrics/space.rs"]
+mod space;
 #[path = "metrics/text.rs"]
 mod text;
 

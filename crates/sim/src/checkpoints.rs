@@ -79,9 +79,13 @@ impl Checkpoints {
         {
             machine.end_walk();
             // After an error the log still has everything: the next growth tries again.
-            if let Ok((index, position, bytes)) = ended {
-                disk.free(self.schedule.taken(position, bytes));
-                taken = Some(index);
+            match ended {
+                Ok((index, position, bytes)) => {
+                    disk.free(self.schedule.taken(position, bytes));
+                    disk.keep_room(bytes + self.plan.checkpoint_growth);
+                    taken = Some(index);
+                }
+                Err(_) => disk.keep_room(0),
             }
         }
         let (index, term) = machine.applied();

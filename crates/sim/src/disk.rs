@@ -50,6 +50,8 @@ struct State {
     crash_at: Option<u64>,
     refuse_at: Option<(u64, DiskErrorKind)>,
     refused: bool,
+    capacity: Option<u64>,
+    was_full: bool,
     lies: bool,
     without_power: bool,
 }
@@ -91,6 +93,43 @@ impl SimDisk {
     /// Lets effect number `effect` fail without effect. Later calls work again.
     pub fn refuse_at(&self, effect: u64, kind: DiskErrorKind) {
         self.0.borrow_mut().refuse_at = Some((effect, kind));
+    }
+
+    /// From now on the files together have at most so many bytes.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.0.borrow_mut().capacity = Some(bytes);
+    }
+
+    /// Bytes of all files that have a name.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.0.borrow().used_bytes()
+    }
+
+    fn full_unless_fits(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        let state = &mut *self.0.borrow_mut();
+        let len = state
+            .names
+            .get(name)
+            .map(|file| state.files[*file].content.len());
+        let more = bytes.saturating_sub(len.unwrap_or_default() as u64);
+        let fits = |capacity| more == 0 || state.used_bytes() + more <= capacity;
+        if state.capacity.is_none_or(fits) {
+            return Ok(());
+        }
+        state.was_full = true;
+        Err(error(
+            DiskErrorKind::Full,
+            "write",
+            name,
+            "no space is left",
+        ))
+    }
+
+    /// Whether there was ever too little room for what was written.
+    #[must_use]
+    pub fn was_full(&self) -> bool {
+        self.0.borrow().was_full
     }
 
     /// Lets every sync say that it was done and do nothing, to see that the loss is noticed.
@@ -259,11 +298,26 @@ impl Disk for SimDisk {
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        self.full_unless_fits(name, offset + bytes.len() as u64)?;
         self.effect("write", name, |state, _| {
             let file = &mut state.files[*state.names.get(name)?];
             let offset = usize::try_from(offset).expect("simulated files are small");
             overwrite(&mut file.content, offset, bytes);
             file.unsynced.push((offset, bytes.to_vec()));
+            Some(())
+        })
+    }
+
+    fn allocate(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        self.full_unless_fits(name, bytes)?;
+        self.effect("allocate", name, |state, _| {
+            let file = &mut state.files[*state.names.get(name)?];
+            let len = file.content.len();
+            let bytes = usize::try_from(bytes).expect("simulated files are small");
+            if len < bytes {
+                file.content.resize(bytes, 0);
+                file.unsynced.push((len, vec![0; bytes - len]));
+            }
             Some(())
         })
     }
@@ -319,6 +373,14 @@ impl State {
             ));
         }
         Ok(())
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let lengths = self
+            .names
+            .values()
+            .map(|file| self.files[*file].content.len() as u64);
+        lengths.sum()
     }
 
     fn change(&mut self, change: NameChange) {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Position, prepare_segment};
+use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Position, Reserve};
 
 use crate::disk::SimDisk;
 
@@ -35,11 +35,13 @@ enum Message {
     Persist(Persist),
     PositionFor(u64),
     Free(Vec<Position>),
+    KeepRoom(u64),
 }
 
 #[derive(Debug)]
 pub(crate) struct DiskThread {
     journal: Journal<SimDisk>,
+    reserve: Reserve<SimDisk>,
     queue: VecDeque<Message>,
     done: Vec<Persisted>,
     /// The answer to the last `PositionFor`.
@@ -47,6 +49,11 @@ pub(crate) struct DiskThread {
     /// A segment that is asked for and not made yet.
     asked: Option<u32>,
     prepared: Option<u32>,
+    /// Segments whose files nothing needs any more.
+    freed: Vec<u32>,
+    /// The reserve may have been touched.
+    fill: bool,
+    is_short: bool,
     /// The journal ends in the idle mark.
     marked: bool,
     /// A fault: it reports before it syncs.
@@ -54,14 +61,18 @@ pub(crate) struct DiskThread {
 }
 
 impl DiskThread {
-    pub(crate) fn start(journal: Journal<SimDisk>, early: bool) -> Self {
+    pub(crate) fn start(journal: Journal<SimDisk>, reserve: Reserve<SimDisk>, early: bool) -> Self {
         let mut thread = Self {
             journal,
+            reserve,
             queue: VecDeque::new(),
             done: Vec::new(),
             position: None,
             asked: None,
             prepared: None,
+            freed: Vec::new(),
+            fill: true,
+            is_short: false,
             marked: false,
             early,
         };
@@ -83,6 +94,16 @@ impl DiskThread {
 
     pub(crate) fn free(&mut self, kept: Vec<Position>) {
         self.queue.push_back(Message::Free(kept));
+    }
+
+    /// A checkpoint may take so many bytes; the last one may have taken the room of the reserve.
+    pub(crate) fn keep_room(&mut self, checkpoint_bytes: u64) {
+        self.queue.push_back(Message::KeepRoom(checkpoint_bytes));
+    }
+
+    /// The disk has refused room, and has not had enough since.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_short
     }
 
     /// What became durable since this was asked last.
@@ -125,11 +146,23 @@ impl DiskThread {
 
     /// What the preparing thread does, if it was asked.
     pub(crate) fn prepare(&mut self) -> Result<(), LogError> {
+        let freed = std::mem::take(&mut self.freed);
+        if !freed.is_empty() {
+            self.fill = true;
+            self.reserve.recycle(&freed)?;
+        }
         if let Some(number) = self.asked.take() {
-            let bytes = self.journal.config().segment_bytes;
-            prepare_segment(self.journal.disk(), self.journal.directory(), number, bytes)?;
+            self.fill = true;
+            self.reserve.prepare(number)?;
             self.prepared = Some(number);
         }
+        if std::mem::take(&mut self.fill) {
+            self.reserve.fill()?;
+        }
+        let kept = self.reserve.kept()?;
+        // While it is short, it is looked for room again and again.
+        self.fill = kept.is_short;
+        self.is_short = kept.is_short;
         Ok(())
     }
 
@@ -141,8 +174,12 @@ impl DiskThread {
                 Message::PositionFor(applied) => {
                     self.position = Some(self.journal.position_for(applied));
                 }
+                Message::KeepRoom(bytes) => {
+                    self.reserve.raise_checkpoint_bytes(bytes);
+                    self.fill = true;
+                }
                 Message::Free(kept) => {
-                    self.journal.free(&kept)?;
+                    self.freed.extend(self.journal.free(&kept));
                 }
             }
             if self.journal.gathered_bytes() >= BATCH_TARGET {

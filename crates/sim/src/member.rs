@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use quorate_log::{Config, Disk, Entry, EntryAt, Identity, LogError, segment_name};
+use quorate_log::{Config, Disk, Entry, EntryAt, Identity, LogError, Reserve, segment_name};
 use quorate_replica::{
     Committed, Effect, Halt, Input, LeaseAnswer, Machine, Now, OpenError, Opened, ReadId, Replica,
     Settings,
@@ -141,11 +141,22 @@ impl SimMember {
         });
         let replica = Replica::new(boot)?;
         let directory = identity.directory;
+        let reserve = Reserve::new(
+            disk.clone(),
+            directory,
+            plan.segment_bytes,
+            plan.checkpoint_growth,
+            false,
+        );
         let member = Self {
             values,
             replica: ReplicaBox(replica),
             machine: opened.machine,
-            thread: DiskThread::start(opened.journal, plan.fault == Some(Fault::EarlyReport)),
+            thread: DiskThread::start(
+                opened.journal,
+                reserve,
+                plan.fault == Some(Fault::EarlyReport),
+            ),
             checkpoints: Checkpoints::new(disk.clone(), directory, plan, schedule),
             incarnation: identity.incarnation,
             drafts: Vec::new(),

@@ -9,10 +9,10 @@
 
 mod apply;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate_store::{Action, Alarm, Command};
+use quorate_store::{Action, Alarm, AlarmBy, Command};
 
 use apply::Apply;
 
@@ -94,7 +94,7 @@ pub(crate) struct Model {
     pub(crate) revision: u64,
     pub(crate) compacted: i64,
     pub(crate) leases: BTreeMap<i64, Lease>,
-    pub(crate) alarms: BTreeSet<Alarm>,
+    pub(crate) alarms: BTreeMap<Alarm, AlarmBy>,
     /// What stands now.
     pub(crate) files: BTreeMap<Name, File>,
     pub(crate) dirs: BTreeMap<Name, Dir>,
@@ -110,7 +110,7 @@ impl Default for Model {
             revision: 1,
             compacted: -1,
             leases: BTreeMap::new(),
-            alarms: BTreeSet::new(),
+            alarms: BTreeMap::new(),
             files: BTreeMap::new(),
             dirs: BTreeMap::new(),
             file_log: Vec::new(),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_store::command::{
     Blob, Body, Compare, DeleteRange, Op, Operand, Put, Range, Relation, Txn,
 };
-use quorate_store::{Alarm, AlarmKind, KeyRange, tree};
+use quorate_store::{Alarm, AlarmBy, AlarmKind, KeyRange, tree};
 
 use crate::chance::Chance;
 use crate::model::Model;
@@ -210,9 +210,10 @@ impl Draw<'_> {
 
     /// Clears one that is raised; else raises one, or clears none.
     fn alarm(&mut self) -> Body {
-        if let Some(alarm) = self.model.alarms.first() {
+        let by = *self.chance.pick(&[AlarmBy::Client, AlarmBy::Member]);
+        if let Some(alarm) = self.model.alarms.keys().next() {
             let (alarm, raise) = (*alarm, false);
-            return Body::Alarm { alarm, raise };
+            return Body::Alarm { alarm, raise, by };
         }
         let kind = *self.chance.pick(&[AlarmKind::NoSpace, AlarmKind::Corrupt]);
         let alarm = Alarm {
@@ -220,7 +221,7 @@ impl Draw<'_> {
             kind,
         };
         let raise = !self.chance.one_in(4);
-        Body::Alarm { alarm, raise }
+        Body::Alarm { alarm, raise, by }
     }
 
     fn compact(&mut self) -> Body {

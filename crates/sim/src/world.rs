@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use quorate_log::{Disk as _, DiskErrorKind, segment_number};
 use quorate_replica::{Committed, Monotonic, Now, OpenError};
 use quorate_store::command::{Body, Draft, Member};
-use quorate_store::{ClusterTime, Command, Reply, UnixMs};
+use quorate_store::{AlarmBy, ClusterTime, Command, Reply, UnixMs};
 
 use crate::chance::Chance;
 use crate::disk::{Crash, SimDisk};
@@ -181,9 +181,9 @@ impl World {
 
     /// Writes something and requires that it is answered, so that a member that started is of use.
     pub fn put_something(&mut self) -> bool {
-        for alarm in self.known.model.alarms.clone() {
-            let raise = false;
-            self.ask(&Body::Alarm { alarm, raise });
+        for alarm in self.known.model.alarms.clone().into_keys() {
+            let (raise, by) = (false, AlarmBy::Client);
+            self.ask(&Body::Alarm { alarm, raise, by });
         }
         let before = self.known.model.revision;
         self.ask(&Body::Put(workload::plain_put()));

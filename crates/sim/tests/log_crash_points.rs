@@ -4,7 +4,7 @@
 mod log_member;
 
 use log_member::{Found, Member, Model, Step, check, entry, script};
-use quorate_log::{Config, HardState, LogError, verify};
+use quorate_log::{Config, DiskErrorKind, HardState, LogError, verify};
 use quorate_sim::disk::{Crash, SimDisk};
 
 /// Runs `steps` until they end or the power does, and returns what may be found.
@@ -182,6 +182,21 @@ fn segments_that_a_batch_fills() {
 /// A refused effect, once: the journal is closed for good, and what it promised is there.
 #[test]
 fn a_failed_effect_closes_the_journal_and_breaks_no_promise() {
+    let (_, closed) = refuse_everywhere(DiskErrorKind::Other);
+    assert!(closed > 50, "most effects are the journal's: {closed}");
+}
+
+/// A full disk, once: what needs room takes it from the reserve, or goes on without.
+#[test]
+fn a_disk_that_is_full_for_a_moment_breaks_no_promise() {
+    let (survived, closed) = refuse_everywhere(DiskErrorKind::Full);
+    assert!(survived > 20, "there is a reserve: {survived}");
+    assert!(closed > 50, "room in a segment is never refused: {closed}");
+}
+
+/// Refuses each effect of a run once. Returns how many runs went on, and in how many the journal
+/// was closed.
+fn refuse_everywhere(kind: DiskErrorKind) -> (u64, u64) {
     let config = Config {
         segment_bytes: 2048,
     };
@@ -193,16 +208,18 @@ fn a_failed_effect_closes_the_journal_and_breaks_no_promise() {
         Member::open(&disk, config).expect("the disk works");
         disk.effects()
     };
-    let mut closed = 0;
+    let (mut survived, mut closed) = (0, 0);
     for effect in opened..whole.effects() {
         let disk = SimDisk::new();
         let mut model = Model::default();
         let (mut member, _) = Member::open(&disk, config).expect("the disk works");
-        disk.refuse_at(effect, quorate_log::DiskErrorKind::Full);
+        disk.refuse_at(effect, kind);
         let failed = steps
             .iter()
             .any(|step| member.step(step, &mut model).is_err());
-        assert!(failed, "effect {effect} was refused");
+        assert!(disk.has_refused(), "effect {effect} was refused");
+        assert!(failed || kind == DiskErrorKind::Full, "{effect} was heeded");
+        survived += u64::from(!failed);
         if member.journal.sync() == Err(LogError::Poisoned) {
             closed += 1;
             assert_eq!(member.journal.idle_mark(), Err(LogError::Poisoned));
@@ -214,7 +231,7 @@ fn a_failed_effect_closes_the_journal_and_breaks_no_promise() {
             check(&left, &found, &model);
         }
     }
-    assert!(closed > 50, "most effects are the journal's: {closed}");
+    (survived, closed)
 }
 
 /// The scripts are worth running: they do all that the log can do.

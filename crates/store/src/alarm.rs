@@ -1,11 +1,14 @@
-//! Alarms: standing refusals of writes, raised and cleared by an operator.
+//! Alarms: standing refusals of writes, raised and cleared by an operator, or by a member itself.
+//!
+//! A member clears only what a member has raised; an operator clears either, and what he raises is
+//! his even if a member had raised it before.
 //!
 //! What ends by time (leases, v2 deadlines) goes on ending under any alarm: P5 does not wait for
 //! an operator.
 //!
 //! Source: spec/v3-api.md §2.12.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::codec::{DecodeError, Read, Write};
@@ -28,6 +31,34 @@ pub enum AlarmKind {
     NoSpace = 1,
     /// Members differ: every write is refused.
     Corrupt = 2,
+}
+
+/// Who raises or clears an alarm. It counts who has raised one: only his own are a member's to clear.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AlarmBy {
+    /// A call of a client.
+    Client = 0,
+    /// The member that it is about.
+    Member = 1,
+}
+
+impl AlarmBy {
+    /// Writes one byte.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        out.u8(self as u8);
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(read: &mut Read) -> Result<Self, DecodeError> {
+        match read.u8()? {
+            0 => Ok(Self::Client),
+            1 => Ok(Self::Member),
+            _ => Err(DecodeError::Bad("who raised an alarm")),
+        }
+    }
 }
 
 impl Alarm {
@@ -54,23 +85,27 @@ impl Alarm {
 }
 
 impl Store {
-    /// The alarms that are raised.
-    pub fn alarms(&self) -> &BTreeSet<Alarm> {
+    /// The alarms that are raised, and who has raised them.
+    pub fn alarms(&self) -> &BTreeMap<Alarm, AlarmBy> {
         &self.alarms
     }
 
     /// Whether an alarm of this kind is raised, whoever it is about.
     pub fn is_raised(&self, kind: AlarmKind) -> bool {
-        self.alarms.iter().any(|alarm| alarm.kind == kind)
+        self.alarms.keys().any(|alarm| alarm.kind == kind)
     }
 
     /// Raises or clears an alarm; the answer names it if it is raised now or was.
-    pub(crate) fn alarm(&mut self, alarm: Alarm, raise: bool) -> Reply {
+    pub(crate) fn alarm(&mut self, alarm: Alarm, raise: bool, by: AlarmBy) -> Reply {
+        let clients = self.alarms.get(&alarm) == Some(&AlarmBy::Client);
         let affected = if raise {
-            self.alarms.insert(alarm);
+            let by = if clients { AlarmBy::Client } else { by };
+            self.alarms.insert(alarm, by);
             true
+        } else if clients && by == AlarmBy::Member {
+            false
         } else {
-            self.alarms.remove(&alarm)
+            self.alarms.remove(&alarm).is_some()
         };
         Reply::Alarm(affected.then_some(alarm))
     }

@@ -137,7 +137,7 @@ impl Store {
             Body::Compact { revision } => self.compact(revision),
             Body::LeaseGrant { id, ttl_s } => self.grant(id, ttl_s),
             Body::LeaseRevoke { id } => self.revoke(id, writing),
-            Body::Alarm { alarm, raise } => Ok(self.alarm(alarm, raise)),
+            Body::Alarm { alarm, raise, by } => Ok(self.alarm(alarm, raise, by)),
             Body::Tree(request) => tree::apply(self, request, writing, values)?
                 .map(|reply| Reply::Tree(Box::new(reply)))
                 .map_err(Refusal::Tree),

@@ -16,7 +16,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use crate::{Alarm, ClusterTime, KeyRange, UnixMs, tree};
+use crate::{Alarm, AlarmBy, ClusterTime, KeyRange, UnixMs, tree};
 
 /// Names a request for as long as anyone may ask what became of it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -74,6 +74,8 @@ pub enum Body {
         alarm: Alarm,
         /// Or else cleared.
         raise: bool,
+        /// On whose behalf.
+        by: AlarmBy,
     },
     /// A write of v2's tree.
     Tree(tree::Request),

@@ -42,7 +42,7 @@ mod walk;
 
 pub mod tree;
 
-pub use alarm::{Alarm, AlarmKind};
+pub use alarm::{Alarm, AlarmBy, AlarmKind};
 pub use apply::{Outcome, RangeReply, Reply, Stamp, TxnReply};
 pub use chain::{Action, Deadline, DirVersion, Ends, FileVersion, Limit, Mark};
 pub use command::{Body, Command};

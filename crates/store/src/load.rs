@@ -11,8 +11,8 @@ use crate::codec::{DecodeError, Read};
 use crate::command::Member;
 use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER, WALLS, unzigzag};
 use crate::{
-    Action, Alarm, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key, Lease,
-    Limit, Mark, Revision, Short, Store, UnixMs, Value, ValueAt,
+    Action, Alarm, AlarmBy, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key,
+    Lease, Limit, Mark, Revision, Short, Store, UnixMs, Value, ValueAt,
 };
 
 /// Builds a store from the rows of a walk.
@@ -50,7 +50,8 @@ impl Loader {
                 self.store.members.insert(member.id, member);
             }
             ALARM => {
-                self.store.alarms.insert(Alarm::decode(&mut read)?);
+                let alarm = Alarm::decode(&mut read)?;
+                self.store.alarms.insert(alarm, AlarmBy::decode(&mut read)?);
             }
             WALLS => return self.walls(read),
             FILE => {

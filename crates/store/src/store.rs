@@ -13,8 +13,8 @@ use crate::command::{Blob, Member};
 use crate::history::History;
 use crate::map::KeyMap;
 use crate::{
-    Alarm, Change, Class, ClusterTime, Deadline, DirVersion, Ends, FileVersion, Key, Lease, Limit,
-    Mark, Place, Revision, Short, UnixMs, Value, ValueAt, ValueError, Values,
+    Alarm, AlarmBy, Change, Class, ClusterTime, Deadline, DirVersion, Ends, FileVersion, Key,
+    Lease, Limit, Mark, Place, Revision, Short, UnixMs, Value, ValueAt, ValueError, Values,
 };
 
 /// What one version costs of the quota, beside its key and value.
@@ -52,7 +52,7 @@ pub struct Store {
     /// v2 deadlines of what is alive, in the order in which they end.
     pub(crate) deadlines: BTreeSet<(ClusterTime, Key, Class)>,
     pub(crate) members: BTreeMap<u64, Member>,
-    pub(crate) alarms: BTreeSet<Alarm>,
+    pub(crate) alarms: BTreeMap<Alarm, AlarmBy>,
     pub(crate) live_bytes: u64,
     /// Bytes of values that are not compacted, by the segment of this member's log they lie in.
     segment_bytes: BTreeMap<u32, u64>,
@@ -70,7 +70,7 @@ impl Default for Store {
             leases: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             members: BTreeMap::new(),
-            alarms: BTreeSet::new(),
+            alarms: BTreeMap::new(),
             live_bytes: 0,
             segment_bytes: BTreeMap::new(),
         }

@@ -13,7 +13,8 @@ use crate::codec::Write;
 use crate::command::Member;
 use crate::map::KeyMap;
 use crate::{
-    Alarm, Deadline, DirVersion, Ends, FileVersion, Key, Mark, Revision, Store, UnixMs, Value,
+    Alarm, AlarmBy, Deadline, DirVersion, Ends, FileVersion, Key, Mark, Revision, Store, UnixMs,
+    Value,
 };
 
 pub(crate) const HEAD: u8 = 1;
@@ -32,7 +33,7 @@ pub struct Cursor {
     /// What has no versions is copied when the walk begins.
     leases: Vec<(i64, i64)>,
     members: Vec<Member>,
-    alarms: Vec<Alarm>,
+    alarms: Vec<(Alarm, AlarmBy)>,
     stage: Stage,
 }
 
@@ -59,7 +60,11 @@ impl Store {
                 .map(|(id, lease)| (*id, lease.ttl_s))
                 .collect(),
             members: self.members.values().cloned().collect(),
-            alarms: self.alarms.iter().copied().collect(),
+            alarms: self
+                .alarms
+                .iter()
+                .map(|(alarm, by)| (*alarm, *by))
+                .collect(),
             stage: Stage::Head,
         }
     }
@@ -187,10 +192,11 @@ impl Cursor {
             member.encode(&mut row);
             out(&row);
         }
-        for alarm in &self.alarms {
+        for (alarm, by) in &self.alarms {
             row.clear();
             row.u8(ALARM);
             alarm.encode(&mut row);
+            by.encode(&mut row);
             out(&row);
         }
     }

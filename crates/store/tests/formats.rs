@@ -13,7 +13,7 @@ use quorate_store::command::{
     Blob, Body, Compare, DeleteRange, Draft, Member, Op, Operand, Put, Range, Relation, RequestId,
     Sort, SortTarget, Txn,
 };
-use quorate_store::{Alarm, AlarmKind, ClusterTime, Command, KeyRange, UnixMs, tree};
+use quorate_store::{Alarm, AlarmBy, AlarmKind, ClusterTime, Command, KeyRange, UnixMs, tree};
 use support::{World, everything, load, rows};
 
 const ID: RequestId = RequestId {
@@ -195,18 +195,18 @@ fn delete(start: &str, end: &str) -> DeleteRange {
     }
 }
 
-fn alarm(kind: AlarmKind, raise: bool) -> Body {
+fn alarm(kind: AlarmKind, raise: bool, by: AlarmBy) -> Body {
     let member = 0x8e9e_05c5_2164_694d;
     let alarm = Alarm { member, kind };
-    Body::Alarm { alarm, raise }
+    Body::Alarm { alarm, raise, by }
 }
 
 #[test]
 fn an_alarm_has_its_row() {
     let mut world = World::default();
-    world.apply(&alarm(AlarmKind::Corrupt, true));
+    world.apply(&alarm(AlarmKind::Corrupt, true, AlarmBy::Member));
     let rows = rows(&world.store, 1);
-    let row: &[u8] = &[6, 0x4d, 0x69, 0x64, 0x21, 0xc5, 0x05, 0x9e, 0x8e, 2];
+    let row: &[u8] = &[6, 0x4d, 0x69, 0x64, 0x21, 0xc5, 0x05, 0x9e, 0x8e, 2, 1];
     assert_eq!(&rows[1][..], row);
     assert_eq!(load(&rows).expect("rows").alarms(), world.store.alarms());
 }
@@ -241,8 +241,14 @@ fn bodies() -> Vec<(&'static str, Body)> {
         ("revoke", Body::LeaseRevoke { id: -7 }),
         ("expire", Body::Expire),
         ("tick", Body::Tick),
-        ("raise an alarm", alarm(AlarmKind::NoSpace, true)),
-        ("clear an alarm", alarm(AlarmKind::Corrupt, false)),
+        (
+            "raise an alarm",
+            alarm(AlarmKind::NoSpace, true, AlarmBy::Member),
+        ),
+        (
+            "clear an alarm",
+            alarm(AlarmKind::Corrupt, false, AlarmBy::Client),
+        ),
     ];
     all.push((
         "publish",

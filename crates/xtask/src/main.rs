@@ -13,6 +13,7 @@ mod etcd3gw;
 mod etcd_client;
 mod etcdctl;
 mod examples;
+mod full_disk;
 mod golden;
 mod http;
 mod kill;

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, conformance, etcd_client, etcd3gw, etcdctl, examples, kill, python_etcd,
-    rust_checks, sim,
+    architecture, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
+    python_etcd, rust_checks, sim,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -112,6 +112,12 @@ pub(crate) const SUITES: &[Suite] = &[
         120,
         "a server under load is killed 20 times",
         kill::suite,
+    ),
+    suite(
+        "full-disk",
+        60,
+        "a server on a full disk loses nothing and goes on by itself",
+        full_disk::suite,
     ),
     suite(
         "examples",

@@ -159,6 +159,33 @@ fn can_unshare(script: &str) -> bool {
             .is_ok_and(|status| status.success())
 }
 
+/// Set in a suite's process that may mount what it likes.
+const OWN_MOUNTS: &str = "XTASK_OWN_MOUNTS";
+
+/// Whether this process was started by [`with_own_mounts`].
+pub(crate) fn has_own_mounts() -> bool {
+    std::env::var_os(OWN_MOUNTS).is_some()
+}
+
+/// Runs a suite in another process whose mounts end with it. Skipped where only root may mount.
+pub(crate) fn with_own_mounts(suite: &str, server: &Path) -> Result<Outcome> {
+    let unshared = Command::new("unshare").args(["--mount", "true"]).output();
+    if !unshared.is_ok_and(|output| output.status.success()) {
+        return Ok(Outcome::Skipped(
+            "only root may mount a small disk".to_owned(),
+        ));
+    }
+    let mut command = Command::new("unshare");
+    command
+        .arg("--mount")
+        .arg(std::env::current_exe()?)
+        .args(["suite", suite, "--server"])
+        .arg(server)
+        .env(OWN_MOUNTS, "1");
+    run(&mut command).with_context(|| format!("{suite}, in a process with its own mounts"))?;
+    Ok(Outcome::Passed(String::new()))
+}
+
 /// Makes `dir/name` a symbolic link to `program`, so that it can be called by another name.
 pub(crate) fn alias(dir: &Path, name: &str, program: &Path) -> Result<PathBuf> {
     let program = program

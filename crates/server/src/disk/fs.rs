@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use quorate_log::{Disk, DiskError, DiskErrorKind};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 use super::SyncTimes;
 
@@ -161,6 +163,19 @@ impl Disk for FsDisk {
         write().map_err(|error| refused("write", name, &error))
     }
 
+    fn allocate(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        let allocate = || -> io::Result<()> {
+            let file = self.file(name)?;
+            let len = file.metadata()?.len();
+            match rustix::fs::fallocate(&*file, FallocateFlags::empty(), 0, bytes) {
+                // Then by hand.
+                Err(Errno::OPNOTSUPP) => write_zeros(&file, len, bytes),
+                other => Ok(other?),
+            }
+        };
+        allocate().map_err(|error| refused("allocate", name, &error))
+    }
+
     fn sync(&self, name: &str) -> Result<(), DiskError> {
         let file = self
             .file(name)
@@ -199,6 +214,17 @@ impl Disk for FsDisk {
             .sync_all()
             .map_err(|error| refused("sync", ".", &error))
     }
+}
+
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let zeros = [0; 1 << 16];
+    let mut offset = from;
+    while offset < to {
+        let count = (to - offset).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..count as usize], offset)?;
+        offset += count;
+    }
+    Ok(())
 }
 
 fn refused(operation: &'static str, name: &str, error: &io::Error) -> DiskError {

@@ -11,9 +11,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Position};
+use quorate_log::{Entry, EntryAt, HardState, Journal, Kept, LogError, Position, Reserve};
+use tokio::sync::watch;
 
-use super::prepare::Preparer;
+use super::prepare::{LOOK, Preparer};
 use super::{FsDisk, Segments};
 
 /// How long nothing must come before the idle mark is written.
@@ -52,7 +53,19 @@ enum Message {
     Persist(Persist),
     PositionFor(u64, Sender<Position>),
     Free(Vec<Position>),
+    KeepRoom(u64),
     Stop,
+}
+
+/// What is kept for a full disk, and who hears of it.
+#[derive(Debug)]
+pub struct KeepRoom {
+    /// What a checkpoint may take, in bytes.
+    pub checkpoint_bytes: u64,
+    /// The disk was short when the member was stopped.
+    pub is_short: bool,
+    /// Hears what is kept, once it is known.
+    pub kept: watch::Sender<Option<Kept>>,
 }
 
 /// A handle to the thread. Dropped, it stops the thread as [`DiskThread::stop`] does.
@@ -63,7 +76,7 @@ pub struct DiskThread {
 }
 
 impl DiskThread {
-    /// Starts the thread that owns `journal`, and one that prepares segments for it.
+    /// Starts the thread that owns `journal`, and one that prepares segments for it and keeps room.
     ///
     /// `on_done` is called on the thread, once a sync, with everything that it covered, and once
     /// with the failure after which nothing is written any more. It must not block.
@@ -73,12 +86,25 @@ impl DiskThread {
     pub fn start(
         journal: Journal<FsDisk>,
         segments: Arc<Segments>,
+        room: KeepRoom,
         on_done: impl Fn(Result<Vec<Persisted>, DiskFailure>) + Send + 'static,
     ) -> Self {
         let (queue, messages) = channel();
         // What is prepared ahead keeps nobody waiting.
         let disk = journal.disk().untimed();
-        let preparer = Preparer::start(disk, journal.directory(), journal.config());
+        let KeepRoom {
+            checkpoint_bytes,
+            is_short,
+            kept,
+        } = room;
+        let reserve = Reserve::new(
+            disk,
+            journal.directory(),
+            journal.config().segment_bytes,
+            checkpoint_bytes,
+            is_short,
+        );
+        let preparer = Preparer::start(reserve, kept);
         let mut writer = Writer {
             journal,
             preparer,
@@ -121,6 +147,12 @@ impl DiskThread {
     /// Frees the segments that none of the kept checkpoints' positions needs.
     pub fn free(&self, kept: Vec<Position>) {
         let _ = self.queue.send(Message::Free(kept));
+    }
+
+    /// A checkpoint has ended: it may have taken the room kept for it, and the next one may take so
+    /// many bytes.
+    pub fn keep_room(&self, checkpoint_bytes: u64) {
+        let _ = self.queue.send(Message::KeepRoom(checkpoint_bytes));
     }
 
     /// Makes durable all that was queued, writes the idle mark and ends the thread.
@@ -173,14 +205,18 @@ impl Writer {
         self.prepare_ahead();
         let mut marked = false;
         loop {
-            let first = if marked {
-                self.wait()
-            } else {
-                self.wait_for(IDLE)
+            let is_short = self.preparer.look();
+            let first = match marked {
+                true if is_short => self.wait_for(LOOK),
+                true => self.wait(),
+                false => self.wait_for(IDLE),
             };
             let Some(first) = first else {
-                self.mark()?;
-                marked = true;
+                if !marked {
+                    self.mark()?;
+                    marked = true;
+                }
+                self.prepare_ahead();
                 continue;
             };
             let turn = self.gather(first)?;
@@ -236,9 +272,11 @@ impl Writer {
                     let _ = answer.send(self.journal.position_for(applied));
                 }
                 Message::Free(kept) => {
-                    let freed = self.journal.free(&kept)?;
+                    let freed = self.journal.free(&kept);
                     self.segments.unmap(&freed);
+                    self.preparer.recycle(freed);
                 }
+                Message::KeepRoom(checkpoint_bytes) => self.preparer.fill(checkpoint_bytes),
                 Message::Stop => {
                     turn.stop = true;
                     break;
@@ -309,6 +347,14 @@ mod tests {
         segment_bytes: 16 << 10,
     };
 
+    fn room() -> KeepRoom {
+        KeepRoom {
+            checkpoint_bytes: 1 << 10,
+            is_short: false,
+            kept: watch::Sender::new(None),
+        }
+    }
+
     fn entry(index: u64) -> Entry {
         let data = Bytes::from(format!("value of {index} ").repeat(20));
         Entry {
@@ -343,7 +389,7 @@ mod tests {
         let (journal, _) = Journal::open(timed, identity.directory, CONFIG, None).unwrap();
         let segments = Segments::open(&disk, u64::MAX).unwrap();
         let (report, reports) = mpsc::channel();
-        let thread = DiskThread::start(journal, segments.clone(), move |done| {
+        let thread = DiskThread::start(journal, segments.clone(), room(), move |done| {
             report.send(done.unwrap()).unwrap();
         });
         for ready in 1..=100 {
@@ -400,7 +446,7 @@ mod tests {
         let identity = Identity::create(&disk, CONFIG, [7; 16], 1, 2).unwrap();
         let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
         let segments = Segments::open(&disk, u64::MAX).unwrap();
-        let thread = DiskThread::start(journal, segments.clone(), |_| {});
+        let thread = DiskThread::start(journal, segments.clone(), room(), |_| {});
         for ready in 1..=100 {
             thread.persist(persist(ready));
         }
@@ -435,7 +481,7 @@ mod tests {
         let (journal, _) = Journal::open(disk.clone(), identity.directory, CONFIG, None).unwrap();
         let segments = Segments::open(&disk, u64::MAX).unwrap();
         let (report, reports) = mpsc::channel();
-        let thread = DiskThread::start(journal, segments.clone(), move |done| {
+        let thread = DiskThread::start(journal, segments.clone(), room(), move |done| {
             report.send(done.map(|done| done.len())).unwrap();
         });
         let data = Bytes::from(vec![0; 20 << 10]);

@@ -107,6 +107,18 @@ fn disk(out: &mut Text, node: &Node) {
         let help = "Size of all files of the data directory.";
         out.gauge("quorate_data_directory_bytes", help, bytes);
     }
+    if let Some(kept) = node.kept() {
+        let help = "Spare segment files: two are the reserve for a full disk.";
+        out.gauge("quorate_spare_segments", help, kept.segments);
+        let help = "Bytes kept for a checkpoint on a full disk.";
+        out.gauge(
+            "quorate_checkpoint_reserve_bytes",
+            help,
+            kept.checkpoint_bytes,
+        );
+        let help = "1 while the disk has no room beyond the reserve: writes that grow are refused.";
+        out.gauge("quorate_disk_short", help, u8::from(kept.is_short));
+    }
 }
 
 fn directory_bytes(node: &Node) -> Option<u64> {

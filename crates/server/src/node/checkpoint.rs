@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use quorate_log::{CheckpointWriter, DirectoryId, Entry, LogError, Position};
+use quorate_log::{CheckpointWriter, DirectoryId, Disk, DiskError, Entry, LogError, Position};
 use quorate_replica::CheckpointSchedule;
 use quorate_store::{Cursor, Revision};
 
@@ -26,6 +26,8 @@ pub(super) struct Checkpoints {
     schedule: CheckpointSchedule,
     running: Option<JoinHandle<Result<Taken, LogError>>>,
     abandon: Arc<AtomicBool>,
+    /// How many are wanted before they are due.
+    early: u32,
     /// The oldest revision when clearing up last began.
     pub(super) compacted: Revision,
 }
@@ -51,6 +53,7 @@ impl Checkpoints {
             schedule,
             running: None,
             abandon: Arc::default(),
+            early: 0,
             compacted: Revision::ZERO,
         }
     }
@@ -75,24 +78,42 @@ impl Checkpoints {
                     tracing::info!(bytes = taken.bytes, "checkpoint taken");
                     shared.metrics.took_checkpoint(taken.bytes);
                     disk.free(self.schedule.taken(taken.position, taken.bytes));
+                    disk.keep_room(taken.bytes + LEAST_GROWTH);
                 }
                 // The log still has everything: the next growth tries again.
-                Err(error) => tracing::error!(%error, "no checkpoint could be taken"),
+                Err(error) => {
+                    tracing::error!(%error, "no checkpoint could be taken");
+                    disk.keep_room(0);
+                }
             }
         }
-        if self.running.is_none() && self.schedule.is_due() {
+        if self.running.is_none() && (self.schedule.is_due() || self.early > 0) {
             self.begin(shared, disk);
         }
         Ok(())
+    }
+
+    /// Takes two as soon as may be, so that what the state no longer needs is freed: as long as
+    /// there are older ones, they hold it.
+    pub(super) fn free_early(&mut self) {
+        self.early = 2;
     }
 
     fn begin(&mut self, shared: &Arc<Shared>, disk: &DiskThread) {
         let begun = {
             let mut machine = shared.machine_mut();
             let (index, term) = machine.applied();
-            if !self.schedule.begin(index) {
+            let begins = match self.early {
+                0 => self.schedule.begin(index),
+                _ => self.schedule.begin_early(index),
+            };
+            if !begins {
+                if self.early > 0 {
+                    shared.space.want_entry();
+                }
                 return;
             }
+            self.early = self.early.saturating_sub(1);
             let (meta, cursor) = machine.begin_walk();
             Begun {
                 index,
@@ -169,4 +190,15 @@ fn write(
     let bytes = writer.written_bytes();
     writer.finish()?;
     Ok(Taken { position, bytes })
+}
+
+/// What a checkpoint may take, going by those that are there; in bytes.
+pub(super) fn room(disk: &FsDisk) -> Result<u64, DiskError> {
+    let mut largest = 0;
+    for name in disk.list()? {
+        if name.ends_with(".checkpoint") {
+            largest = disk.len(&name)?.max(largest);
+        }
+    }
+    Ok(largest + LEAST_GROWTH)
 }

@@ -33,6 +33,8 @@ pub(super) struct Driver {
     applied: u64,
     /// The leader when it was last looked for.
     leader: Option<u64>,
+    /// The disk was short when it was last looked at.
+    was_short: bool,
 }
 
 /// Reads on their way through the replica: one id stands for all that came in one turn.
@@ -61,6 +63,7 @@ impl Driver {
             effects: Vec::new(),
             applied,
             leader: None,
+            was_short: false,
         }
     }
 
@@ -128,6 +131,7 @@ impl Driver {
             self.step(Input::Tick)?;
             self.look_for_leader();
         }
+        self.look_for_room();
         self.tidy();
         self.checkpoints.look(&self.shared, &self.disk)
     }
@@ -235,6 +239,15 @@ impl Driver {
         self.leader = leader;
     }
 
+    /// When the disk gets short, what nothing needs any more is freed.
+    fn look_for_room(&mut self) {
+        let is_short = self.shared.space.is_short();
+        if is_short && !self.was_short {
+            self.checkpoints.free_early();
+        }
+        self.was_short = is_short;
+    }
+
     /// Clears up a chunk of what compaction left behind.
     fn tidy(&mut self) {
         if *self.shared.tidy.borrow() || self.checkpoints.is_walking() {
@@ -247,6 +260,9 @@ impl Driver {
             self.shared.wake.notify_one();
         } else {
             self.shared.tidy.send_replace(true);
+            if self.was_short {
+                self.checkpoints.free_early();
+            }
         }
     }
 }

@@ -6,17 +6,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
-use quorate_log::{Config as JournalConfig, Identity, LogError};
+use quorate_log::{Config as JournalConfig, DiskError, DiskErrorKind, Identity, LogError};
 use quorate_replica::{Halt, Machine, Opened, Replica, Settings};
 use quorate_store::command::{Body, Member};
+use quorate_store::{Alarm, AlarmBy, AlarmKind};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::checkpoint::{Checkpoints, LEAST_GROWTH};
+use super::checkpoint::{self, Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
+use super::space::{self, Space};
 use super::{Inbox, Node, Shared, Unavailable, compaction};
 use crate::config::Config;
-use crate::disk::{DirLock, DiskThread, FsDisk, LockError, Segments, available_bytes};
+use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
 use crate::metrics::DiskTimes;
 
 /// Why a member did not start.
@@ -36,6 +38,14 @@ pub enum OpenError {
     /// The data directory belongs to etcd.
     #[error("the data directory {0} is etcd's own; give Quorate another one with --data-dir")]
     Etcd(String),
+    /// There is no room to begin in.
+    #[error("there is no room for a new data directory in {path}: {error}")]
+    NoRoom {
+        /// Where.
+        path: String,
+        /// What the disk said.
+        error: DiskError,
+    },
     /// The system gives no random bytes.
     #[error("cannot read /dev/urandom: {0}")]
     Entropy(io::Error),
@@ -59,7 +69,8 @@ pub struct Running {
     pub node: Node,
     stop: oneshot::Sender<()>,
     driver: JoinHandle<()>,
-    compaction: JoinHandle<()>,
+    /// What goes on beside: compaction, and the alarm.
+    beside: [JoinHandle<()>; 2],
     /// Held as long as the member runs.
     _lock: DirLock,
 }
@@ -118,9 +129,22 @@ impl Running {
             log: log_times,
             checkpoints: checkpoint_times,
         };
-        let shared = Self::share(config, &identity, (machine, replica), &segments, times);
+        let own = Alarm {
+            member: identity.member,
+            kind: AlarmKind::NoSpace,
+        };
+        let alarms = machine.store().alarms();
+        let (kept, keeps) = watch::channel(None);
+        let room = KeepRoom {
+            checkpoint_bytes: checkpoint::room(&disk).map_err(LogError::from)?,
+            is_short: alarms.get(&own) == Some(&AlarmBy::Member),
+            kept,
+        };
+        let space = Space::new(keeps);
+        let member = (machine, replica);
+        let shared = Self::share(config, &identity, member, &segments, times, space);
         let reports = shared.clone();
-        let thread = DiskThread::start(journal, segments, move |done| {
+        let thread = DiskThread::start(journal, segments, room, move |done| {
             reports.inbox().done.push(done);
             reports.wake.notify_one();
         });
@@ -130,12 +154,15 @@ impl Running {
         shared.wake.notify_one();
         let driver = tokio::spawn(driver.run(stopping));
         let node = Node(shared);
-        let compaction = tokio::spawn(compaction::run(node.clone()));
+        let beside = [
+            tokio::spawn(compaction::run(node.clone())),
+            tokio::spawn(space::run(node.clone())),
+        ];
         let running = Self {
             node,
             stop,
             driver,
-            compaction,
+            beside,
             _lock: lock,
         };
         running.publish().await?;
@@ -165,6 +192,7 @@ impl Running {
         (machine, replica): (Machine, Replica),
         segments: &Arc<Segments>,
         disk_times: DiskTimes,
+        space: Space,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             cluster_id: identity.cluster,
@@ -184,6 +212,7 @@ impl Running {
             tree_hub: Arc::default(),
             metrics: Arc::default(),
             disk_times,
+            space,
             config,
         })
     }
@@ -212,7 +241,7 @@ impl Running {
 
     /// Ends the member: what waits is told, what was written is synced.
     pub async fn stop(self) {
-        self.compaction.abort();
+        self.beside.iter().for_each(JoinHandle::abort);
         // A member that halted by itself no longer listens.
         let _ = self.stop.send(());
         if let Err(error) = self.driver.await {
@@ -245,13 +274,17 @@ fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
     }
     let random = random()?;
     let (cluster, member) = (config.cluster_id(), config.member_id());
-    Ok(Identity::create(
-        disk,
-        JournalConfig::default(),
-        random,
-        cluster,
-        member,
-    )?)
+    let journal = JournalConfig::default();
+    let made = Identity::create(disk, journal, random, cluster, member);
+    made.map_err(|error| match error {
+        LogError::Disk(error) | LogError::Full(error) if error.kind == DiskErrorKind::Full => {
+            OpenError::NoRoom {
+                path: config.data_dir.display().to_string(),
+                error,
+            }
+        }
+        other => other.into(),
+    })
 }
 
 fn random<const N: usize>() -> Result<[u8; N], OpenError> {

@@ -61,7 +61,7 @@ fn alarm(node: &Node, form: &Form) -> Option<&'static str> {
     let mut names = machine
         .store()
         .alarms()
-        .iter()
+        .keys()
         .map(|alarm| match alarm.kind {
             AlarmKind::NoSpace => "NOSPACE",
             AlarmKind::Corrupt => "CORRUPT",

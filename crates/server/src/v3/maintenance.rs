@@ -7,7 +7,7 @@ use quorate_proto::etcdserverpb::{
     StatusRequest, StatusResponse, alarm_request::AlarmAction, downgrade_request::DowngradeAction,
     maintenance_server::Maintenance,
 };
-use quorate_store::{Alarm, AlarmKind, Body, Reply, Revision};
+use quorate_store::{Alarm, AlarmBy, AlarmKind, Body, Reply, Revision};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, encode, hash, status};
@@ -24,7 +24,7 @@ impl Maintenance for Api {
         let no_leader = raft.leader.is_none().then(|| status::NO_LEADER.to_owned());
         let machine = self.node.machine();
         let live_bytes = encode::count(machine.store().live_bytes());
-        let alarms = machine.store().alarms().iter().map(shown);
+        let alarms = machine.store().alarms().keys().map(shown);
         Ok(Response::new(StatusResponse {
             header: Some(encode::at(header, machine.store().revision())),
             version: version::API_VERSION.to_owned(),
@@ -66,7 +66,8 @@ impl Maintenance for Api {
             member: request.member_id,
             kind,
         };
-        match self.propose(0, Body::Alarm { alarm, raise }).await? {
+        let by = AlarmBy::Client;
+        match self.propose(0, Body::Alarm { alarm, raise, by }).await? {
             (_, Reply::Alarm(affected)) => {
                 Ok(self.alarm_response(affected.iter().map(alarm_member).collect()))
             }
@@ -154,7 +155,7 @@ impl Api {
         self.linearize().await?;
         let alarms = {
             let machine = self.node.machine();
-            let raised = machine.store().alarms().iter();
+            let raised = machine.store().alarms().keys();
             let asked = raised.filter(|alarm| kind.is_none_or(|kind| alarm.kind == kind));
             asked.map(alarm_member).collect()
         };

@@ -45,10 +45,15 @@ pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
 impl Member {
     /// Starts a member and waits until it serves.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same, with something set.
+    pub(crate) async fn start_with(set: impl FnOnce(&mut Config)) -> Self {
         let [client, peer, metrics] = [(); 3].map(|()| listen(free_port()));
         let (client_address, metrics_address) = (client.address, metrics.address);
         let directory = tempfile::tempdir().expect("a directory");
-        let config = Config {
+        let mut config = Config {
             data_dir: directory.path().join("member"),
             advertise_client_urls: vec![client.url.clone()],
             listen_client_urls: vec![client],
@@ -56,6 +61,7 @@ impl Member {
             listen_metrics_urls: vec![metrics],
             ..Config::default()
         };
+        set(&mut config);
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(async move {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_store::command::{Body, Compare, DeleteRange, Op, Operand, Put, Relation, Txn};
-use quorate_store::{Action, AlarmKind, Command, KeyRange, tree};
+use quorate_store::{Action, AlarmBy, AlarmKind, Command, KeyRange, tree};
 
 use super::{Answer, Dir, Due, File, Lease, Model, Moment, Name, TreeEvent, is_below};
 
@@ -50,12 +50,17 @@ impl Apply<'_> {
             Body::LeaseRevoke { id } => self.revoke(*id)?,
             Body::Tree(request) => self.tree(request)?,
             Body::Expire => self.expire(),
-            // The workload raises none.
-            Body::Alarm { alarm, raise: true } => {
-                self.model.alarms.insert(*alarm);
-            }
-            Body::Alarm { alarm, .. } => {
-                self.model.alarms.remove(alarm);
+            Body::Alarm { alarm, raise, by } => {
+                let clients = self.model.alarms.get(alarm) == Some(&AlarmBy::Client);
+                match (raise, by) {
+                    (_, AlarmBy::Member) if clients => {}
+                    (true, by) => {
+                        self.model.alarms.insert(*alarm, *by);
+                    }
+                    (false, _) => {
+                        self.model.alarms.remove(alarm);
+                    }
+                }
             }
             Body::Tick | Body::Publish(_) => {}
         }
@@ -65,7 +70,7 @@ impl Apply<'_> {
     /// Under an alarm only what frees space, ends by itself, or clears the alarm goes on; when
     /// members differ, not even deletes do.
     fn may(&self, body: &Body) -> Result<(), Refused> {
-        let raised = |kind| self.model.alarms.iter().any(|alarm| alarm.kind == kind);
+        let raised = |kind| self.model.alarms.keys().any(|alarm| alarm.kind == kind);
         let frees = match body {
             Body::LeaseRevoke { .. }
             | Body::Alarm { .. }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_log::{
     CheckpointWriter, Config, Corrupt, Disk, Entry, EntryAt, EntryKind, HardState, Identity,
-    Journal, LogError, Moved, Position, Recovered, newest_checkpoint, segment_name,
+    Journal, LogError, Moved, Position, Recovered, Reserve, newest_checkpoint, segment_name,
 };
 use quorate_sim::disk::SimDisk;
 
@@ -113,6 +113,7 @@ pub(crate) struct Member {
     pub(crate) disk: SimDisk,
     pub(crate) identity: Identity,
     pub(crate) journal: Journal<SimDisk>,
+    pub(crate) reserve: Reserve<SimDisk>,
     kept: Vec<Position>,
 }
 
@@ -147,11 +148,14 @@ impl Member {
         }
         let (journal, recovered) =
             Journal::open(disk.clone(), identity.directory, config, head.as_ref())?;
+        let bytes = config.segment_bytes;
+        let reserve = Reserve::new(disk.clone(), identity.directory, bytes, 700, false);
         let kept = head.into_iter().map(|head| head.position).collect();
         let member = Self {
             disk: disk.clone(),
             identity,
             journal,
+            reserve,
             kept,
         };
         Ok((
@@ -192,7 +196,9 @@ impl Member {
             }
             Step::Checkpoint => self.checkpoint(model)?,
             Step::Free => {
-                self.journal.free(&self.kept)?;
+                let freed = self.journal.free(&self.kept);
+                self.reserve.recycle(&freed)?;
+                self.reserve.fill()?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 pub use crate::codec::DecodeError;
 use crate::codec::{Read, Write};
-use crate::{Alarm, ClusterTime, KeyEnd, KeyRange, UnixMs, tree};
+use crate::{Alarm, AlarmBy, ClusterTime, KeyEnd, KeyRange, UnixMs, tree};
 
 use super::{
     Blob, Body, Command, Compare, DeleteRange, Member, Op, Operand, Put, Range, Relation,
@@ -177,8 +177,9 @@ impl Body {
                 out.i64(*ttl_s);
             }
             Self::LeaseRevoke { id } => out.i64(*id),
-            Self::Alarm { alarm, raise } => {
+            Self::Alarm { alarm, raise, by } => {
                 alarm.encode(out);
+                by.encode(out);
                 out.bool(*raise);
             }
             Self::Tree(request) => request.encode(out),
@@ -202,6 +203,7 @@ impl Body {
             LEASE_REVOKE => Self::LeaseRevoke { id: read.i64()? },
             ALARM => Self::Alarm {
                 alarm: Alarm::decode(read)?,
+                by: AlarmBy::decode(read)?,
                 raise: read.bool()?,
             },
             TREE => Self::Tree(tree::Request::decode(read)?),

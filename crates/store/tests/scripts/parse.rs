@@ -12,7 +12,7 @@
 //! compact N | purge N | grant ID ttl=S | revoke ID
 //! tick MS | expire MS                             set cluster time
 //! publish ID NAME [peer=URL] [client=URL]
-//! alarm raise|clear ID nospace|corrupt
+//! alarm raise|clear ID nospace|corrupt [itself]
 //! set PATH VALUE [ttl=S] [refresh] | mkdir PATH [ttl=S] | rm PATH [recursive]      v2
 //! history N | live_bytes | segments | leases | deadline | keys | revision | members
 //! alarms
@@ -26,7 +26,7 @@ use bytes::Bytes;
 use quorate_store::command::{
     Blob, Body, Compare, DeleteRange, Limits, Member, Op, Operand, Put, Range, Relation, Sort, Txn,
 };
-use quorate_store::{Alarm, AlarmKind, KeyRange, Refusal, tree};
+use quorate_store::{Alarm, AlarmBy, AlarmKind, KeyRange, Refusal, tree};
 
 /// What a line asks for.
 pub(crate) enum Command {
@@ -225,6 +225,11 @@ fn alarm(words: &mut Words<'_>) -> Read<Body> {
     Ok(Body::Alarm {
         alarm: Alarm { member, kind },
         raise: action == "raise",
+        by: match words.next() {
+            Ok("itself") => AlarmBy::Member,
+            Ok(other) => return Err(Wrong::Script(format!("{other:?} raises no alarm"))),
+            Err(_) => AlarmBy::Client,
+        },
     })
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use quorate_store::command::{Body, Limits};
-use quorate_store::{ClusterTime, Cursor, Refusal, Revision, Store};
+use quorate_store::{AlarmBy, ClusterTime, Cursor, Refusal, Revision, Store};
 
 use crate::parse::{self, Command, Parsed};
 use crate::support::{World, everything, load, print};
@@ -185,10 +185,10 @@ fn show(world: &World, what: &str) -> Result<String, String> {
             .members()
             .values()
             .try_for_each(|member| writeln!(out, "{member:?}")),
-        "alarms" => store
-            .alarms()
-            .iter()
-            .try_for_each(|alarm| writeln!(out, "{alarm:?}")),
+        "alarms" => store.alarms().iter().try_for_each(|(alarm, by)| match by {
+            AlarmBy::Client => writeln!(out, "{alarm:?}"),
+            AlarmBy::Member => writeln!(out, "{alarm:?} by itself"),
+        }),
         _ => return Err(format!("what is {what:?}?\n")),
     };
     Ok(out)
