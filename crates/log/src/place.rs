@@ -101,6 +101,15 @@ impl Position {
         self.mark.link.at.segment
     }
 
+    /// The segments before [`Self::segment`] that must still be there, for what they hold.
+    pub fn held(&self) -> impl Iterator<Item = u32> + '_ {
+        let start = self.segment();
+        self.segments
+            .iter()
+            .copied()
+            .filter(move |segment| *segment < start)
+    }
+
     /// Leaves out segments in which no value of the checkpoint lies, so that
     /// [`crate::Journal::free`] may remove them.
     pub fn retain(&mut self, mut needed: impl FnMut(u32) -> bool) {

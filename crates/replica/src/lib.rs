@@ -13,6 +13,7 @@ mod clocks;
 mod core;
 mod machine;
 mod open;
+mod reclaim;
 mod replica;
 mod schedule;
 mod tail;
@@ -20,6 +21,7 @@ mod tail;
 pub use clocks::{ClusterClock, Monotonic, Now};
 pub use machine::{Applied, LeaseEvent, Machine, Notice};
 pub use open::{OpenError, Opened, Settings};
+pub use reclaim::{Reclaim, Wanted};
 pub use replica::{Boot, Committed, Effect, Input, LeaseAnswer, ReadId, Replica, Status};
 pub use schedule::CheckpointSchedule;
 

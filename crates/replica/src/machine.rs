@@ -1,13 +1,15 @@
 //! The store behind the log: applies what is committed, in order.
 
 use bytes::Bytes;
+use quorate_log::{EntryAt, MovedTo};
 use quorate_store::codec::{DecodeError, Read, Write};
 use quorate_store::command::{Body, RequestId};
 use quorate_store::{
-    ClusterTime, Command, Cursor, Loader, Outcome, Place, Reply, Revision, Store, Values,
+    ClusterTime, Command, Cursor, Loader, Outcome, Place, Reply, Revision, Store, ValueAt, Values,
 };
 
 use crate::Halt;
+use crate::reclaim::Wanted;
 use crate::replica::Committed;
 
 /// The replicated state with its place in the log.
@@ -151,6 +153,34 @@ impl Machine {
             changes_from,
             notice,
         })
+    }
+
+    /// Notes where values were copied to, once the copies are durable (L1).
+    pub fn moved(&mut self, moved: impl IntoIterator<Item = (Wanted, EntryAt)>) {
+        for (wanted, to) in moved {
+            let to = ValueAt {
+                segment: to.segment,
+                offset: to.offset,
+                ..wanted.at
+            };
+            self.store.moved(&wanted.key, wanted.revision, to);
+        }
+    }
+
+    /// Notes what the log says of values that were copied.
+    pub(crate) fn replay_moved(&mut self, moved: &[MovedTo]) {
+        for moved in moved {
+            let to = ValueAt {
+                segment: moved.at.segment,
+                offset: moved.at.offset,
+                len: moved.len,
+                crc: moved.crc,
+            };
+            let revision = i64::try_from(moved.revision).ok();
+            if let Some(revision) = revision.and_then(Revision::from_wire) {
+                self.store.moved(&moved.key, revision, to);
+            }
+        }
     }
 
     /// Clears up to `max` changes that compaction left behind. Returns whether more are left.

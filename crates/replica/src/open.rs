@@ -4,8 +4,8 @@
 //! committed is applied. What is logged behind that waits for the election.
 
 use quorate_log::{
-    CheckpointReader, Config, Corrupt, DirectoryId, Disk, Entry, EntryAt, HardState, Journal,
-    LogError, Position, Recovered, newest_checkpoint,
+    CheckpointReader, Config, Corrupt, DirectoryId, Disk, HardState, Journal, LogError, Position,
+    Recovered, newest_checkpoint,
 };
 use quorate_store::{Loader, Values};
 
@@ -80,7 +80,7 @@ impl<D: Disk + Clone> Opened<D> {
         let (journal, recovered) = Journal::open(disk, directory, config, head.as_ref())?;
         let start = machine.applied();
         let commit = recovered.hard.commit;
-        replay(&mut machine, &recovered.entries, commit, values)?;
+        replay(&mut machine, &recovered, commit, values)?;
         Ok(Self {
             journal,
             machine,
@@ -147,10 +147,11 @@ fn load<D: Disk>(mut reader: CheckpointReader<D>) -> Result<Machine, OpenError> 
 /// Applies what is known to be committed, and clears up what it compacted.
 fn replay(
     machine: &mut Machine,
-    entries: &[(Entry, EntryAt)],
+    recovered: &Recovered,
     commit: u64,
     values: &dyn Values,
 ) -> Result<(), Halt> {
+    let entries = &recovered.entries;
     let count = entries.partition_point(|(entry, _)| entry.index <= commit);
     for chunk in entries[..count].chunks(REPLAY_CHUNK) {
         let committed = chunk.iter().map(|(entry, place)| Committed {
@@ -161,6 +162,8 @@ fn replay(
         });
         machine.apply(&committed.collect::<Vec<_>>(), values)?;
     }
+    // A value is copied after its entry was applied.
+    machine.replay_moved(&recovered.moved);
     while machine.purge(100_000) {}
     Ok(())
 }

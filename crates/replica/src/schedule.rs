@@ -66,6 +66,17 @@ impl CheckpointSchedule {
         is_new
     }
 
+    /// The segments that the newest checkpoint needs for values alone.
+    pub fn held(&self) -> impl Iterator<Item = u32> + '_ {
+        let newest = self.kept.last().filter(|_| self.kept.len() > 1);
+        newest.into_iter().flat_map(Position::held)
+    }
+
+    /// By how much the log must grow until the next is due, in bytes: what one costs.
+    pub fn threshold(&self) -> u64 {
+        self.threshold
+    }
+
     /// The checkpoint that was begun is durable and has `bytes` bytes. Returns the positions for
     /// [`quorate_log::Journal::free`].
     pub fn taken(&mut self, position: Position, bytes: u64) -> Vec<Position> {

@@ -18,4 +18,4 @@ pub use lock::{DirLock, LockError};
 pub(crate) use memory::available_bytes;
 pub use segments::{Fetched, NoBytes, Reader, Segments, Span};
 pub use sync_times::{SYNC_BUCKETS, SyncTimes};
-pub use thread::{DiskFailure, DiskThread, KeepRoom, Persist, Persisted};
+pub use thread::{DiskFailure, DiskThread, KeepRoom, Mover, Persist, Persisted};

@@ -82,6 +82,8 @@ pub(crate) struct Metrics {
     pub(crate) checkpoints: Counter,
     /// The size of the newest checkpoint of this run.
     checkpoint_bytes: Counter,
+    /// Bytes of values copied out of sparse segments.
+    pub(crate) bytes_moved: Counter,
     applied: Applied,
 }
 

@@ -12,6 +12,7 @@ mod checkpoint;
 mod compaction;
 mod driver;
 mod open;
+mod reclaim;
 mod space;
 mod values;
 mod waiters;

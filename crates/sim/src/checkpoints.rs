@@ -18,6 +18,8 @@ pub(crate) struct Checkpoints {
     plan: Plan,
     schedule: CheckpointSchedule,
     running: Option<Running>,
+    /// How many are wanted before they are due.
+    early: u32,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,7 @@ impl Checkpoints {
             plan: plan.clone(),
             schedule,
             running: None,
+            early: 0,
         }
     }
 
@@ -68,6 +71,18 @@ impl Checkpoints {
     /// Nothing may be purged meanwhile.
     pub(crate) fn is_walking(&self) -> bool {
         self.running.is_some()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_walking() || self.early > 0
+    }
+
+    pub(crate) fn free_early(&mut self) {
+        self.early = 2;
+    }
+
+    pub(crate) fn held(&self) -> impl Iterator<Item = u32> + '_ {
+        self.schedule.held()
     }
 
     /// The driver's part: begins one that is due, ends one that is done. Returns the index of
@@ -89,7 +104,9 @@ impl Checkpoints {
             }
         }
         let (index, term) = machine.applied();
-        if self.running.is_none() && self.schedule.begin(index) {
+        let is_early = self.early > 0 && self.running.is_none() && self.schedule.begin_early(index);
+        self.early -= u32::from(is_early);
+        if is_early || (self.running.is_none() && self.schedule.begin(index)) {
             let (meta, cursor) = machine.begin_walk();
             disk.position_for(index);
             self.running = Some(Running::Waiting(Begun {

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Position, Reserve};
+use quorate_log::{Entry, EntryAt, HardState, Journal, LogError, Moved, Position, Reserve};
 
 use crate::disk::SimDisk;
 
@@ -33,6 +33,7 @@ pub(crate) struct Persisted {
 #[derive(Debug)]
 enum Message {
     Persist(Persist),
+    Copy(Vec<Moved>),
     PositionFor(u64),
     Free(Vec<Position>),
     KeepRoom(u64),
@@ -44,6 +45,9 @@ pub(crate) struct DiskThread {
     reserve: Reserve<SimDisk>,
     queue: VecDeque<Message>,
     done: Vec<Persisted>,
+    /// Where copies will stand, before and after the sync.
+    copying: Vec<EntryAt>,
+    copied: Option<Vec<EntryAt>>,
     /// The answer to the last `PositionFor`.
     position: Option<Position>,
     /// A segment that is asked for and not made yet.
@@ -67,6 +71,8 @@ impl DiskThread {
             reserve,
             queue: VecDeque::new(),
             done: Vec::new(),
+            copying: Vec::new(),
+            copied: None,
             position: None,
             asked: None,
             prepared: None,
@@ -82,6 +88,16 @@ impl DiskThread {
 
     pub(crate) fn persist(&mut self, persist: Persist) {
         self.queue.push_back(Message::Persist(persist));
+    }
+
+    /// Copies values forward; one such batch at a time.
+    pub(crate) fn copy(&mut self, moved: Vec<Moved>) {
+        self.queue.push_back(Message::Copy(moved));
+    }
+
+    /// Where the copies stand, once they are durable.
+    pub(crate) fn take_copied(&mut self) -> Option<Vec<EntryAt>> {
+        self.copied.take()
     }
 
     pub(crate) fn position_for(&mut self, applied: u64) {
@@ -130,7 +146,10 @@ impl DiskThread {
         if !self.early {
             self.journal.sync()?;
         }
-        self.marked &= done.is_empty();
+        self.marked &= done.is_empty() && self.copying.is_empty();
+        if !self.copying.is_empty() {
+            self.copied = Some(std::mem::take(&mut self.copying));
+        }
         self.done.extend(done);
         self.prepare_ahead();
         Ok(())
@@ -171,6 +190,12 @@ impl DiskThread {
         while let Some(message) = self.queue.pop_front() {
             match message {
                 Message::Persist(persist) => done.push(self.append(persist)?),
+                Message::Copy(moved) => {
+                    if self.journal.may_roll(&[], &moved) {
+                        self.await_prepared()?;
+                    }
+                    self.journal.append_moved(&moved, &mut self.copying)?;
+                }
                 Message::PositionFor(applied) => {
                     self.position = Some(self.journal.position_for(applied));
                 }

@@ -16,6 +16,7 @@ mod known;
 mod member;
 mod model;
 mod plan;
+mod reclaims;
 mod runs;
 mod trace;
 mod watchers;

@@ -20,6 +20,7 @@ use crate::checkpoints::Checkpoints;
 use crate::disk::SimDisk;
 use crate::disk_thread::{DiskThread, Persist};
 use crate::plan::{Fault, Plan};
+use crate::reclaims::Reclaims;
 
 /// Milliseconds between ticks.
 pub(crate) const TICK_MS: u64 = 100;
@@ -87,6 +88,9 @@ pub(crate) struct SimMember {
     replica: ReplicaBox,
     thread: DiskThread,
     checkpoints: Checkpoints,
+    reclaims: Reclaims,
+    /// A segment's length, and what reclaiming must free at least, in bytes.
+    reclaim_sizes: (u32, u64),
     incarnation: u64,
     drafts: Vec<Draft>,
     reads: VecDeque<ReadId>,
@@ -158,6 +162,8 @@ impl SimMember {
                 plan.fault == Some(Fault::EarlyReport),
             ),
             checkpoints: Checkpoints::new(disk.clone(), directory, plan, schedule),
+            reclaims: Reclaims::new(disk.clone(), plan),
+            reclaim_sizes: (plan.segment_bytes, plan.checkpoint_growth),
             incarnation: identity.incarnation,
             drafts: Vec::new(),
             reads: VecDeque::new(),
@@ -188,7 +194,7 @@ impl SimMember {
     }
 
     pub(crate) fn is_walking(&self) -> bool {
-        self.checkpoints.is_walking()
+        self.checkpoints.is_walking() || !self.reclaims.is_idle()
     }
 
     pub(crate) fn propose(&mut self, draft: Draft) {
@@ -231,6 +237,10 @@ impl SimMember {
         if !self.tidy && !self.checkpoints.is_walking() {
             self.tidy = !self.machine.purge(self.purge_chunk);
         }
+        if self.tidy && !self.checkpoints.is_busy() {
+            let held = self.checkpoints.held();
+            self.reclaims.look(&self.machine, held, self.reclaim_sizes);
+        }
         let taken = self.checkpoints.look(&mut self.machine, &mut self.thread);
         out.extend(taken.map(Happened::CheckpointTaken));
         Ok(())
@@ -251,6 +261,15 @@ impl SimMember {
         // Where it cannot, the journal does so itself when it needs the segment, or says why not.
         let _ = self.thread.prepare();
         Ok(())
+    }
+
+    /// A step of the reclaiming thread's work. Returns whether segments have been emptied.
+    pub(crate) fn work_on_reclaim(&mut self) -> bool {
+        let has_emptied = self.reclaims.work(&mut self.machine, &mut self.thread);
+        if has_emptied {
+            self.checkpoints.free_early();
+        }
+        has_emptied
     }
 
     /// A chunk of the checkpoint thread's work.

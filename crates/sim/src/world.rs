@@ -54,6 +54,8 @@ pub struct World {
 pub struct Seen {
     /// Checkpoints taken.
     pub checkpoints: u64,
+    /// Rounds of reclaiming that have emptied segments.
+    pub reclaims: u64,
     /// Starts that had to drop a torn batch.
     pub torn: u64,
     /// Leases and deadlines that ended by themselves.
@@ -320,6 +322,8 @@ impl World {
         }
         if walk {
             member.work_on_checkpoint();
+        } else {
+            self.seen.reclaims += u64::from(member.work_on_reclaim());
         }
         if self.disk.is_without_power() {
             return Ok(());
@@ -516,6 +520,7 @@ impl World {
             let member = self.member.as_mut().expect("a member that settles");
             member.prepare_segment()?;
             member.work_on_checkpoint();
+            self.seen.reclaims += u64::from(member.work_on_reclaim());
             if self.disk.is_without_power() {
                 return Ok(());
             }

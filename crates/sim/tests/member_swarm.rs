@@ -6,13 +6,16 @@ use quorate_sim::{Plan, Trace, swarm};
 
 #[test]
 fn no_seed_breaks_a_promise() {
+    let mut reclaims = 0;
     for seed in 0..60 {
         let (_, seen) = swarm(Plan::draw(seed), Trace::Silent);
+        reclaims += seen.reclaims;
         assert!(
             seen.applied > 0 && seen.watched > 0,
             "seed {seed} did nothing"
         );
     }
+    assert!(reclaims > 5, "segments are emptied: {reclaims}");
 }
 
 #[test]

@@ -249,6 +249,16 @@ impl<V: Versioned> Chain<V> {
             .filter(|version| version.revision() == revision)
     }
 
+    /// The version that was written at exactly `revision`.
+    pub(crate) fn written_at_mut(&mut self, revision: Revision) -> Option<&mut V> {
+        if self.newest.revision() == revision {
+            return Some(&mut self.newest);
+        }
+        let older = self.older.as_deref_mut()?;
+        let at = older.binary_search_by_key(&revision, V::revision).ok()?;
+        older.get_mut(at)
+    }
+
     /// All versions, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &V> {
         self.older()

@@ -8,7 +8,9 @@ use core::cmp::Ordering;
 use core::ops::Bound;
 
 use crate::command::{Range, SortTarget};
-use crate::{FileVersion, Key, KeyRange, Refusal, Revision, Store, ValueError, Values};
+use crate::{
+    FileVersion, Key, KeyRange, Refusal, Revision, Store, Value, ValueAt, ValueError, Values,
+};
 
 /// One key of an answer; its value is read by whoever encodes it.
 #[derive(Clone, Copy, Debug)]
@@ -134,6 +136,39 @@ impl Store {
             // A key without versions counts too: it takes time.
             *after = Some((key.clone(), last));
             left -= usize::from(behind == Revision::ZERO);
+            behind = Revision::ZERO;
+        }
+        false
+    }
+
+    /// Hands out the versions whose values lie in the log, with their places.
+    ///
+    /// Behind `after`, which is moved; at most `max` versions, and no more keys than that; ends when
+    /// `out` says that it has enough. Returns whether more may be left.
+    pub fn logged_versions(
+        &self,
+        after: &mut Option<(Key, Revision)>,
+        max: usize,
+        out: &mut dyn FnMut(&Key, Revision, ValueAt) -> bool,
+    ) -> bool {
+        let (start, mut behind) = match &*after {
+            None => (Bound::Unbounded, Revision::ZERO),
+            Some((key, behind)) => (Bound::Included(key.clone()), *behind),
+        };
+        let start = start.as_ref().map(|key| &key[..]);
+        let mut left = max;
+        for (key, chain) in self.files.range((start, Bound::Unbounded)) {
+            for version in chain.between(behind, self.revision) {
+                left = left.saturating_sub(1);
+                let goes_on = match &version.value {
+                    Value::Logged(at) => out(key, version.revision, *at),
+                    Value::Inline(_) => true,
+                };
+                if !goes_on || left == 0 {
+                    *after = Some((key.clone(), version.revision));
+                    return true;
+                }
+            }
             behind = Revision::ZERO;
         }
         false

@@ -150,6 +150,32 @@ impl Store {
         self.segment_bytes.contains_key(&segment)
     }
 
+    /// Bytes of values in `segment` that are not compacted.
+    pub fn bytes_in_segment(&self, segment: u32) -> u64 {
+        self.segment_bytes.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// Gives a value its new place in this member's log, where its bytes have been copied.
+    ///
+    /// Not part of the replicated state. A version that has gone meanwhile is passed over, and so
+    /// is a place whose length or checksum are not the value's.
+    pub fn moved(&mut self, key: &[u8], revision: Revision, to: ValueAt) {
+        let Some(version) = self
+            .files
+            .get_mut(key)
+            .and_then(|c| c.written_at_mut(revision))
+        else {
+            return;
+        };
+        if let Value::Logged(at) = &mut version.value
+            && (at.len, at.crc) == (to.len, to.crc)
+        {
+            let from = core::mem::replace(at, to);
+            *self.segment_bytes.entry(to.segment).or_default() += u64::from(to.len);
+            self.forget_bytes(&from);
+        }
+    }
+
     /// The members, by id.
     pub fn members(&self) -> &BTreeMap<u64, Member> {
         &self.members
@@ -424,14 +450,16 @@ impl Store {
     fn uncount(&mut self, key: &Key, version: &FileVersion) {
         self.live_bytes -= file_bytes(key, version);
         if let Value::Logged(at) = &version.value {
-            let bytes = self
-                .segment_bytes
-                .get_mut(&at.segment)
-                .expect("counted when written");
-            *bytes -= u64::from(at.len);
-            if *bytes == 0 {
-                self.segment_bytes.remove(&at.segment);
-            }
+            self.forget_bytes(at);
+        }
+    }
+
+    fn forget_bytes(&mut self, at: &ValueAt) {
+        let bytes = self.segment_bytes.get_mut(&at.segment);
+        let bytes = bytes.expect("counted when written");
+        *bytes -= u64::from(at.len);
+        if *bytes == 0 {
+            self.segment_bytes.remove(&at.segment);
         }
     }
 

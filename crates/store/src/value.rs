@@ -73,6 +73,11 @@ pub enum Value {
 }
 
 impl Value {
+    /// Whether these are the bytes that lie at `at`.
+    pub fn verifies(at: &ValueAt, bytes: &[u8]) -> bool {
+        bytes.len() == at.len as usize && crc_fast::crc32_iscsi(bytes) == at.crc
+    }
+
     /// The empty value.
     pub fn empty() -> Self {
         Self::Inline(Short::default())
@@ -100,7 +105,7 @@ impl Value {
             Self::Inline(bytes) => Ok(Cow::Borrowed(bytes)),
             Self::Logged(at) => {
                 let bytes = values.read(at)?;
-                if bytes.len() == at.len as usize && crc_fast::crc32_iscsi(&bytes) == at.crc {
+                if Self::verifies(at, &bytes) {
                     Ok(bytes)
                 } else {
                     Err(ValueError::Rotten(*at))

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-use quorate_log::{Entry, EntryAt, HardState, Journal, Kept, LogError, Position, Reserve};
+use quorate_log::{Entry, EntryAt, HardState, Journal, Kept, LogError, Moved, Position, Reserve};
 use tokio::sync::watch;
 
 use super::prepare::{LOOK, Preparer};
@@ -51,6 +51,7 @@ pub struct DiskFailure(pub LogError);
 
 enum Message {
     Persist(Persist),
+    Copy(Vec<Moved>, Sender<Vec<EntryAt>>),
     PositionFor(u64, Sender<Position>),
     Free(Vec<Position>),
     KeepRoom(u64),
@@ -66,6 +67,21 @@ pub struct KeepRoom {
     pub is_short: bool,
     /// Hears what is kept, once it is known.
     pub kept: watch::Sender<Option<Kept>>,
+}
+
+/// Hands values to the thread that are to be copied forward.
+#[derive(Clone, Debug)]
+pub struct Mover(Sender<Message>);
+
+impl Mover {
+    /// Queues the copies. The answer, where each stands, comes once they are durable, and never if
+    /// the thread has ended.
+    #[must_use]
+    pub fn copy(&self, moved: Vec<Moved>) -> Receiver<Vec<EntryAt>> {
+        let (answer, answered) = channel();
+        let _ = self.0.send(Message::Copy(moved, answer));
+        answered
+    }
 }
 
 /// A handle to the thread. Dropped, it stops the thread as [`DiskThread::stop`] does.
@@ -134,6 +150,12 @@ impl DiskThread {
         let _ = self.queue.send(Message::Persist(persist));
     }
 
+    /// For whoever copies values forward.
+    #[must_use]
+    pub fn mover(&self) -> Mover {
+        Mover(self.queue.clone())
+    }
+
     /// Asks where replay must start for a checkpoint of the state at index `applied`, which must
     /// not step back from call to call. Returns at once; the answer comes after the sync in
     /// flight, and never if the thread has ended.
@@ -194,6 +216,7 @@ struct Writer {
 /// What a turn of the thread found in its queue.
 struct Turn {
     done: Vec<Persisted>,
+    copied: Vec<(Sender<Vec<EntryAt>>, Vec<EntryAt>)>,
     stop: bool,
 }
 
@@ -221,8 +244,14 @@ impl Writer {
             };
             let turn = self.gather(first)?;
             self.journal.sync()?;
-            marked &= turn.done.is_empty();
-            self.map(&turn.done);
+            marked &= turn.done.is_empty() && turn.copied.is_empty();
+            let entries = turn.done.iter().flat_map(|done| &done.at);
+            let copies = turn.copied.iter().flat_map(|(_, places)| places);
+            self.map(entries.map(|(_, at)| *at).chain(copies.copied()));
+            for (answer, places) in turn.copied {
+                // Whoever copied may have given up.
+                let _ = answer.send(places);
+            }
             if !turn.done.is_empty() {
                 on_done(Ok(turn.done));
             }
@@ -234,8 +263,8 @@ impl Writer {
     }
 
     /// Sees to it that what is reported can be read, whoever made its segments.
-    fn map(&mut self, done: &[Persisted]) {
-        for (_, at) in done.iter().flat_map(|done| &done.at) {
+    fn map(&mut self, places: impl Iterator<Item = EntryAt>) {
+        for at in places {
             if at.segment > self.mapped {
                 self.segments.ensure_mapped(at.segment);
                 self.mapped = at.segment;
@@ -261,12 +290,17 @@ impl Writer {
     fn gather(&mut self, first: Message) -> Result<Turn, LogError> {
         let mut turn = Turn {
             done: Vec::new(),
+            copied: Vec::new(),
             stop: false,
         };
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
                 Message::Persist(persist) => turn.done.push(self.append(persist)?),
+                Message::Copy(moved, answer) => {
+                    let places = self.copy(&moved)?;
+                    turn.copied.push((answer, places));
+                }
                 Message::PositionFor(applied, answer) => {
                     // Nobody waits any more: then nobody needs it.
                     let _ = answer.send(self.journal.position_for(applied));
@@ -303,6 +337,15 @@ impl Writer {
         let mut at = Vec::with_capacity(entries.len());
         self.journal.append(hard, &entries, commit, &mut at)?;
         Ok(Persisted { ready, at })
+    }
+
+    fn copy(&mut self, moved: &[Moved]) -> Result<Vec<EntryAt>, LogError> {
+        if self.journal.may_roll(&[], moved) {
+            self.await_prepared();
+        }
+        let mut places = Vec::with_capacity(moved.len());
+        self.journal.append_moved(moved, &mut places)?;
+        Ok(places)
     }
 
     fn mark(&mut self) -> Result<(), LogError> {

@@ -103,6 +103,12 @@ fn disk(out: &mut Text, node: &Node) {
     let help = "Size of the newest checkpoint taken; 0 before the first.";
     let bytes = metrics.checkpoint_bytes.get();
     out.gauge("quorate_checkpoint_bytes", help, bytes);
+    let help = "Bytes of live values copied out of sparse segments, so that these are freed.";
+    out.counter(
+        "quorate_reclaim_copied_bytes_total",
+        help,
+        metrics.bytes_moved.get(),
+    );
     if let Some(bytes) = directory_bytes(node) {
         let help = "Size of all files of the data directory.";
         out.gauge("quorate_data_directory_bytes", help, bytes);

@@ -99,6 +99,21 @@ impl Checkpoints {
         self.early = 2;
     }
 
+    /// Whether one is being written or wanted early.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_walking() || self.early > 0
+    }
+
+    /// The segments that the newest one needs for values alone.
+    pub(super) fn held(&self) -> impl Iterator<Item = u32> + '_ {
+        self.schedule.held()
+    }
+
+    /// What one costs, in bytes.
+    pub(super) fn cost(&self) -> u64 {
+        self.schedule.threshold()
+    }
+
     fn begin(&mut self, shared: &Arc<Shared>, disk: &DiskThread) {
         let begun = {
             let mut machine = shared.machine_mut();

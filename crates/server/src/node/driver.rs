@@ -16,7 +16,8 @@ use quorate_replica::{Applied, Committed, Effect, Input, ReadId};
 use quorate_store::{Action, Change, Store, tree};
 use tokio::sync::oneshot;
 
-use super::checkpoint::Checkpoints;
+use super::checkpoint::{Checkpoints, LEAST_GROWTH};
+use super::reclaim::Reclaims;
 use super::{Inbox, Shared};
 use crate::disk::{DiskThread, Persist};
 use crate::metrics::Tally;
@@ -28,6 +29,8 @@ pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
     pub(super) disk: DiskThread,
     pub(super) checkpoints: Checkpoints,
+    reclaims: Reclaims,
+    segment_bytes: u32,
     reads: Reads,
     effects: Vec<Effect>,
     applied: u64,
@@ -53,12 +56,20 @@ struct Read {
 }
 
 impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, disk: DiskThread, checkpoints: Checkpoints) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        disk: DiskThread,
+        checkpoints: Checkpoints,
+        reclaims: Reclaims,
+        segment_bytes: u32,
+    ) -> Self {
         let applied = shared.machine().applied().0;
         Self {
             shared,
             disk,
             checkpoints,
+            reclaims,
+            segment_bytes,
             reads: Reads::default(),
             effects: Vec::new(),
             applied,
@@ -93,6 +104,7 @@ impl Driver {
         shared.close();
         // Joining threads blocks, but the member has ended: a few milliseconds are nobody's.
         self.checkpoints.finish();
+        self.reclaims.finish();
         if let Err(failure) = self.disk.stop() {
             tracing::error!(%failure, "the log's last batch could not be written");
         }
@@ -127,6 +139,7 @@ impl Driver {
             self.step(Input::Read(id))?;
         }
         if ticked {
+            self.look_for_sparse();
             self.reads.expire(Instant::now());
             self.step(Input::Tick)?;
             self.look_for_leader();
@@ -237,6 +250,23 @@ impl Driver {
             self.shared.metrics.leader_changes.one();
         }
         self.leader = leader;
+    }
+
+    /// Has live values copied out of segments that hold little else than dead ones.
+    fn look_for_sparse(&mut self) {
+        if self.checkpoints.is_busy() || !*self.shared.tidy.borrow() {
+            return;
+        }
+        // What two checkpoints cost must be worth it, but for a disk that is short.
+        let least = if self.was_short {
+            LEAST_GROWTH
+        } else {
+            self.checkpoints.cost()
+        };
+        let (held, segment_bytes) = (self.checkpoints.held(), self.segment_bytes);
+        if self.reclaims.look(&self.shared, held, segment_bytes, least) {
+            self.checkpoints.free_early();
+        }
     }
 
     /// When the disk gets short, what nothing needs any more is freed.

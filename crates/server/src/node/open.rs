@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::checkpoint::{self, Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
+use super::reclaim::Reclaims;
 use super::space::{self, Space};
 use super::{Inbox, Node, Shared, Unavailable, compaction};
 use crate::config::Config;
@@ -148,7 +149,9 @@ impl Running {
             reports.inbox().done.push(done);
             reports.wake.notify_one();
         });
-        let driver = Driver::new(shared.clone(), thread, checkpoints);
+        let reclaims = Reclaims::new(disk, thread.mover());
+        let segment_bytes = config_of_journal.segment_bytes;
+        let driver = Driver::new(shared.clone(), thread, checkpoints, reclaims, segment_bytes);
         let (stop, stopping) = oneshot::channel();
         // The election of a lone voter is over, its first effects wait.
         shared.wake.notify_one();
