@@ -11,6 +11,7 @@
 mod checkpoint;
 mod compaction;
 mod driver;
+mod history;
 mod open;
 mod reclaim;
 mod space;

@@ -54,6 +54,8 @@ pub struct Store {
     pub(crate) members: BTreeMap<u64, Member>,
     pub(crate) alarms: BTreeMap<Alarm, AlarmBy>,
     pub(crate) live_bytes: u64,
+    /// Versions of keys, those included that [`Store::purge`] has still to drop.
+    versions: u64,
     /// Bytes of values that are not compacted, by the segment of this member's log they lie in.
     segment_bytes: BTreeMap<u32, u64>,
 }
@@ -72,6 +74,7 @@ impl Default for Store {
             members: BTreeMap::new(),
             alarms: BTreeMap::new(),
             live_bytes: 0,
+            versions: 0,
             segment_bytes: BTreeMap::new(),
         }
     }
@@ -202,6 +205,22 @@ impl Store {
             .history
             .partition_point(|change| change.revision < from);
         self.history.range(start)
+    }
+
+    /// What history takes of memory, about, in bytes: its changes, and all versions but the newest
+    /// of each key. Values of more than a few bytes are not in memory.
+    pub fn history_bytes(&self) -> u64 {
+        let older = self.versions - self.files.len() as u64;
+        self.history.len() as u64 * size_of::<Change>() as u64
+            + older * size_of::<FileVersion>() as u64
+    }
+
+    /// The revision of the change at `place` in history, counted from the oldest.
+    pub fn revision_at(&self, place: usize) -> Option<Revision> {
+        self.history
+            .range(place)
+            .next()
+            .map(|change| change.revision)
     }
 
     /// How many changes history holds.
@@ -442,6 +461,7 @@ impl Store {
 
     pub(crate) fn count(&mut self, key: &Key, version: &FileVersion) {
         self.live_bytes += file_bytes(key, version);
+        self.versions += 1;
         if let Value::Logged(at) = &version.value {
             *self.segment_bytes.entry(at.segment).or_default() += u64::from(at.len);
         }
@@ -449,6 +469,7 @@ impl Store {
 
     fn uncount(&mut self, key: &Key, version: &FileVersion) {
         self.live_bytes -= file_bytes(key, version);
+        self.versions -= 1;
         if let Value::Logged(at) = &version.value {
             self.forget_bytes(at);
         }

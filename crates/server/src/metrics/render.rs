@@ -135,7 +135,7 @@ fn directory_bytes(node: &Node) -> Option<u64> {
 }
 
 fn store(out: &mut Text, node: &Node) {
-    let (live, keys, revision, compacted, history) = {
+    let (live, keys, revision, compacted, history, history_bytes) = {
         let machine = node.machine();
         let store = machine.store();
         (
@@ -143,8 +143,8 @@ fn store(out: &mut Text, node: &Node) {
             store.key_count(),
             store.revision().to_wire(),
             store.compacted(),
-            // Of this iterator the length is known.
             store.history_len(),
+            store.history_bytes(),
         )
     };
     let help = "Bytes that count against the quota: all versions that are not compacted.";
@@ -162,6 +162,11 @@ fn store(out: &mut Text, node: &Node) {
     out.gauge("etcd_debugging_mvcc_compact_revision", help, compacted);
     let help = "Changes that are kept for reading the past.";
     out.gauge("quorate_history_entries", help, history);
+    let help = "What they take of memory, about.";
+    out.gauge("quorate_history_bytes", help, history_bytes);
+    let help = "At this size of history its oldest quarter is compacted.";
+    let bound = node.config().history_memory_bytes;
+    out.gauge("quorate_history_max_bytes", help, bound);
     let applied = &node.metrics().applied;
     let ranges = applied.ranges.get() + node.metrics().ranges.get();
     for (name, help, count) in [

@@ -17,7 +17,7 @@ use super::checkpoint::{self, Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
 use super::reclaim::Reclaims;
 use super::space::{self, Space};
-use super::{Inbox, Node, Shared, Unavailable, compaction};
+use super::{Inbox, Node, Shared, Unavailable, compaction, history};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
 use crate::metrics::DiskTimes;
@@ -70,8 +70,8 @@ pub struct Running {
     pub node: Node,
     stop: oneshot::Sender<()>,
     driver: JoinHandle<()>,
-    /// What goes on beside: compaction, and the alarm.
-    beside: [JoinHandle<()>; 2],
+    /// What goes on beside: compaction, the bound of history, and the alarm.
+    beside: [JoinHandle<()>; 3],
     /// Held as long as the member runs.
     _lock: DirLock,
 }
@@ -159,6 +159,7 @@ impl Running {
         let node = Node(shared);
         let beside = [
             tokio::spawn(compaction::run(node.clone())),
+            tokio::spawn(history::run(node.clone())),
             tokio::spawn(space::run(node.clone())),
         ];
         let running = Self {

@@ -2,6 +2,7 @@
 
 mod gateway;
 mod golden;
+mod history;
 mod listing;
 mod maintenance;
 mod member;

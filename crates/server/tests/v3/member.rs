@@ -32,18 +32,24 @@ pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
 impl Member {
     /// Starts a member and waits until it serves.
     pub(crate) async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, configured otherwise.
+    pub(crate) async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
         let (client, peer) = (free_port(), free_port());
         let name = format!("quorate-v3-{}-{client}", std::process::id());
         let directory = scratch().join(name);
         let client = listen(client);
         let url = client.url.to_string();
-        let config = Config {
+        let mut config = Config {
             data_dir: directory.clone(),
             advertise_client_urls: vec![client.url.clone()],
             listen_client_urls: vec![client],
             listen_peer_urls: vec![listen(peer)],
             ..Config::default()
         };
+        configure(&mut config);
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(async move {
