@@ -177,7 +177,9 @@ impl Core {
 
     pub(crate) fn applied(&mut self, index: u64) {
         self.node.advance_apply_to(index);
-        self.node.mut_store().trim(index);
+        // A learner may be behind too.
+        let is_alone = self.node.raft.prs().iter().count() == 1;
+        self.node.mut_store().trim(index, is_alone);
     }
 
     /// The next thing to do, if there is any.

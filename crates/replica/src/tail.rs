@@ -67,9 +67,11 @@ impl Tail {
         self.slots.get(usize::try_from(at).ok()?)?.place
     }
 
-    /// Drops applied entries that are more than memory should hold.
-    pub(crate) fn trim(&mut self, applied: u64) {
-        while self.bytes > KEPT_BYTES
+    /// Drops applied entries that are more than memory should hold: all, if no other member can
+    /// be behind.
+    pub(crate) fn trim(&mut self, applied: u64, is_alone: bool) {
+        let most = if is_alone { 0 } else { KEPT_BYTES };
+        while self.bytes > most
             && self
                 .slots
                 .front()
