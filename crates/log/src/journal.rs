@@ -24,7 +24,7 @@ use crate::record::{
     ENTRY_HEAD, Entry, HARD_STATE_BYTES, HardState, MOVED_HEAD, Moved, encode_entry,
     encode_hard_state, encode_moved, encode_sealed,
 };
-use crate::replay::{Recovered, Replayed, replay};
+use crate::replay::{Committed, Recovered, Replayed, replay};
 use crate::reserve::prepare_segment;
 use crate::segment::{check_segment, list_segments, longest_batch, seal_bytes, segment_name};
 
@@ -95,6 +95,31 @@ impl<D: Disk> Journal<D> {
         config: Config,
         checkpoint: Option<&CheckpointHead>,
     ) -> Result<(Self, Recovered), LogError> {
+        Self::open_at(disk, directory, config, checkpoint, None)
+    }
+
+    /// The same, but hands the entries that are known to be committed to `committed` while it reads
+    /// on, so that they need not all be in memory at once. After an error they mean nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        disk: D,
+        directory: DirectoryId,
+        config: Config,
+        checkpoint: Option<&CheckpointHead>,
+        committed: &mut dyn FnMut(Vec<(Entry, EntryAt)>),
+    ) -> Result<(Self, Recovered), LogError> {
+        Self::open_at(disk, directory, config, checkpoint, Some(committed))
+    }
+
+    fn open_at(
+        disk: D,
+        directory: DirectoryId,
+        config: Config,
+        checkpoint: Option<&CheckpointHead>,
+        committed: Option<&mut Committed<'_>>,
+    ) -> Result<(Self, Recovered), LogError> {
         assert!(
             config.segment_bytes >= 1024,
             "a segment holds at least a header and a batch"
@@ -104,7 +129,7 @@ impl<D: Disk> Journal<D> {
             Some(head) => (&head.position, head.index),
             None => (&beginning, 0),
         };
-        let replayed = replay(&disk, directory, from, applied)?;
+        let replayed = replay(&disk, directory, from, applied, committed)?;
         repair(&disk, &replayed)?;
         let next = replayed.link.at.segment + 1;
         let next_prepared = adopt_next(&disk, directory, next, config)?;

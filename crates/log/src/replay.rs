@@ -24,7 +24,8 @@ pub struct Recovered {
     pub hard: HardState,
     /// The index of the last entry, be it before or behind the checkpoint; 0 in a new directory.
     pub last_index: u64,
-    /// The entries behind the checkpoint's index, without a gap, and where their data stand.
+    /// The entries behind the checkpoint's index that were not handed over, without a gap, and
+    /// where their data stand.
     pub entries: Vec<(Entry, EntryAt)>,
     /// The values that were copied forward behind the checkpoint, in order. Each concerns a version
     /// that some entry up to the commit index wrote, or that has gone since.
@@ -77,7 +78,11 @@ pub(crate) struct Replayed {
     pub(crate) marks: Marks,
 }
 
-/// Reads the journal from `from` to its end, keeping the entries behind `applied`.
+/// Takes entries that are known to be committed, in order.
+pub(crate) type Committed<'a> = dyn FnMut(Vec<(Entry, EntryAt)>) + 'a;
+
+/// Reads the journal from `from` to its end, keeping the entries behind `applied`, or handing them
+/// over as soon as a later batch says that they are committed.
 ///
 /// # Errors
 /// [`LogError::Corrupt`] if anything but the last batch is not as it was written.
@@ -86,6 +91,7 @@ pub(crate) fn replay<D: Disk>(
     directory: DirectoryId,
     from: &Position,
     applied: u64,
+    mut committed: Option<&mut Committed<'_>>,
 ) -> Result<Replayed, LogError> {
     let mut segments = list_segments(disk)?;
     for needed in &from.segments {
@@ -105,7 +111,8 @@ pub(crate) fn replay<D: Disk>(
             }
             other => other?,
         };
-        let end = state.read_segment(disk, directory, segment_bytes, &mut link)?;
+        let committed = committed.as_deref_mut();
+        let end = state.read_segment(disk, directory, segment_bytes, &mut link, committed)?;
         let torn_end = match end {
             SegmentEnd::Sealed => {
                 link.next_segment();
@@ -175,6 +182,8 @@ enum SegmentEnd {
 /// What replay knows so far.
 struct State {
     applied: u64,
+    /// Up to which index entries were handed over.
+    handed: u64,
     last_index: u64,
     hard: HardState,
     /// The highest commit index in a batch header.
@@ -190,6 +199,7 @@ impl State {
     fn new(from: Mark, applied: u64) -> Self {
         Self {
             applied,
+            handed: 0,
             last_index: from.last_index,
             hard: from.hard,
             commit: from.hard.commit,
@@ -209,6 +219,7 @@ impl State {
         directory: DirectoryId,
         segment_bytes: u32,
         link: &mut Link,
+        mut committed: Option<&mut Committed<'_>>,
     ) -> Result<SegmentEnd, LogError> {
         let segment = link.at.segment;
         let name = segment_name(segment);
@@ -224,6 +235,9 @@ impl State {
                     self.marks.offer(mark);
                     let sealed = self.read_batch(&batch, segment, &name)?;
                     *link = walk.link;
+                    if let Some(committed) = &mut committed {
+                        self.hand_over(committed);
+                    }
                     if sealed {
                         return Ok(SegmentEnd::Sealed);
                     }
@@ -257,6 +271,11 @@ impl State {
                     // Entries follow each other, or cancel; the first of all may have any index.
                     if self.last_index > 0 && index > self.last_index + 1 {
                         let what = format!("entry {index} follows entry {}", self.last_index);
+                        let offset = u64::from(batch.place(data_offset));
+                        return Err(Corrupt::new(file, offset, what).into());
+                    }
+                    if index <= self.handed {
+                        let what = format!("entry {index} is written over, but is committed");
                         let offset = u64::from(batch.place(data_offset));
                         return Err(Corrupt::new(file, offset, what).into());
                     }
@@ -301,6 +320,16 @@ impl State {
             }
         }
         Ok(false)
+    }
+
+    fn hand_over(&mut self, committed: &mut Committed<'_>) {
+        let is_final = |(entry, _): &(Entry, EntryAt)| entry.index <= self.commit;
+        let count = self.entries.partition_point(is_final);
+        if count > 0 {
+            let ready: Vec<_> = self.entries.drain(..count).collect();
+            self.handed = ready[count - 1].0.index;
+            committed(ready);
+        }
     }
 
     /// W2: cancels what was recorded at the entry's index or behind it.

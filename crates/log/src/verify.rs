@@ -84,7 +84,7 @@ pub fn verify<D: Disk>(disk: &D) -> Result<Report, LogError> {
         Some(head) => (head.position, head.index),
         None => (Position::beginning(), 0),
     };
-    if let Some(replayed) = report.keep(replay(disk, directory, &from, applied))? {
+    if let Some(replayed) = report.keep(replay(disk, directory, &from, applied, None))? {
         report.last_index = replayed.recovered.last_index;
         report.torn = replayed.recovered.torn;
     }

@@ -4,8 +4,8 @@
 //! committed is applied. What is logged behind that waits for the election.
 
 use quorate_log::{
-    CheckpointReader, Config, Corrupt, DirectoryId, Disk, HardState, Journal, LogError, Position,
-    Recovered, newest_checkpoint,
+    CheckpointReader, Config, Corrupt, DirectoryId, Disk, Entry, EntryAt, HardState, Journal,
+    LogError, Position, Recovered, newest_checkpoint,
 };
 use quorate_store::{Loader, Values};
 
@@ -13,10 +13,7 @@ use crate::Halt;
 use crate::clocks::Now;
 use crate::machine::Machine;
 use crate::replica::{Boot, Committed};
-use crate::schedule::CheckpointSchedule;
-
-/// Entries applied at once.
-const REPLAY_CHUNK: usize = 4096;
+use crate::schedule::{CheckpointSchedule, log_bytes};
 
 /// Why a data directory cannot be opened.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -40,8 +37,12 @@ pub struct Opened<D> {
     pub recovered: Recovered,
     /// Newer checkpoints that do not verify. Tell the operator.
     pub rejected: Vec<Corrupt>,
-    /// Index and term where the kept log begins.
+    /// Index and term of the last entry applied: what is behind it stands in `recovered`.
     start: (u64, u64),
+    /// The index of the checkpoint.
+    checkpoint: u64,
+    /// What the log has grown by since, in bytes.
+    replayed_bytes: u64,
     /// Where the journal goes on from the checkpoint; `None` if there is none.
     position: Option<Position>,
 }
@@ -64,7 +65,7 @@ pub struct Settings {
 impl<D: Disk + Clone> Opened<D> {
     /// Reads the member of `directory` back. All that is returned is durable.
     ///
-    /// `values` reads the journal's segments.
+    /// `values` reads the journal's segments; `seen` is told each entry that was applied.
     ///
     /// # Errors
     /// [`OpenError`]: what is on disk cannot be trusted, or makes no member.
@@ -73,21 +74,45 @@ impl<D: Disk + Clone> Opened<D> {
         directory: DirectoryId,
         config: Config,
         values: &dyn Values,
+        seen: &mut dyn FnMut(&[Committed]),
     ) -> Result<Self, OpenError> {
         let newest = newest_checkpoint(&disk, directory)?;
         let head = newest.reader.as_ref().map(|reader| reader.head().clone());
         let mut machine = newest.reader.map_or(Ok(Machine::genesis()), load)?;
-        let (journal, recovered) = Journal::open(disk, directory, config, head.as_ref())?;
-        let start = machine.applied();
+        let checkpoint = machine.applied().0;
+        let mut replayed_bytes = 0;
+        let mut applied = Ok(());
+        let mut take = |entries: Vec<(Entry, EntryAt)>| {
+            replayed_bytes += entries
+                .iter()
+                .map(|(entry, _)| log_bytes(entry))
+                .sum::<u64>();
+            if applied.is_ok() {
+                applied = apply(&mut machine, entries, values, seen);
+            }
+        };
+        let opened = Journal::open_with(disk, directory, config, head.as_ref(), &mut take);
+        let (journal, mut recovered) = opened?;
+        // What is known to be committed, and is not yet said to be by a later batch.
         let commit = recovered.hard.commit;
-        replay(&mut machine, &recovered, commit, values)?;
+        let count = recovered
+            .entries
+            .partition_point(|(entry, _)| entry.index <= commit);
+        take(recovered.entries.drain(..count).collect());
+        applied?;
+        // A value is copied after its entry was applied.
+        machine.replay_moved(&recovered.moved);
+        while machine.purge(100_000) {}
+        let behind = recovered.entries.iter().map(|(entry, _)| log_bytes(entry));
         Ok(Self {
+            replayed_bytes: replayed_bytes + behind.sum::<u64>(),
+            start: machine.applied(),
             journal,
             machine,
             recovered,
             position: head.map(|head| head.position),
             rejected: newest.rejected,
-            start,
+            checkpoint,
         })
     }
 }
@@ -97,8 +122,8 @@ impl<D> Opened<D> {
     /// [`Self::boot`].
     pub fn schedule(&self, least_growth: u64) -> CheckpointSchedule {
         // What was replayed counts: else a member that is restarted often never takes one.
-        let replayed = self.recovered.entries.iter().map(|(entry, _)| entry);
-        CheckpointSchedule::new(least_growth, self.start.0, self.position.clone(), replayed)
+        let (newest, replayed) = (self.checkpoint, self.replayed_bytes);
+        CheckpointSchedule::new(least_growth, newest, self.position.clone(), replayed)
     }
 
     /// What [`crate::Replica::new`] starts from. Takes the recovered entries.
@@ -144,26 +169,20 @@ fn load<D: Disk>(mut reader: CheckpointReader<D>) -> Result<Machine, OpenError> 
     Ok(Machine::load((head.index, head.term), &head.meta, loader)?)
 }
 
-/// Applies what is known to be committed, and clears up what it compacted.
-fn replay(
+fn apply(
     machine: &mut Machine,
-    recovered: &Recovered,
-    commit: u64,
+    entries: Vec<(Entry, EntryAt)>,
     values: &dyn Values,
+    seen: &mut dyn FnMut(&[Committed]),
 ) -> Result<(), Halt> {
-    let entries = &recovered.entries;
-    let count = entries.partition_point(|(entry, _)| entry.index <= commit);
-    for chunk in entries[..count].chunks(REPLAY_CHUNK) {
-        let committed = chunk.iter().map(|(entry, place)| Committed {
-            index: entry.index,
-            term: entry.term,
-            data: entry.data.clone(),
-            place: *place,
-        });
-        machine.apply(&committed.collect::<Vec<_>>(), values)?;
-    }
-    // A value is copied after its entry was applied.
-    machine.replay_moved(&recovered.moved);
-    while machine.purge(100_000) {}
+    let committed = entries.into_iter().map(|(entry, place)| Committed {
+        index: entry.index,
+        term: entry.term,
+        data: entry.data,
+        place,
+    });
+    let committed: Vec<Committed> = committed.collect();
+    machine.apply(&committed, values)?;
+    seen(&committed);
     Ok(())
 }

@@ -22,16 +22,16 @@ pub struct CheckpointSchedule {
 
 impl CheckpointSchedule {
     /// `least_growth` is in bytes; `newest` and `position` are of the checkpoint that the member
-    /// started from, `replayed` is what the log held behind it.
-    pub(crate) fn new<'a>(
+    /// started from, `replayed` is what the log held behind it, in bytes.
+    pub(crate) fn new(
         least_growth: u64,
         newest: u64,
         position: Option<Position>,
-        replayed: impl Iterator<Item = &'a Entry>,
+        replayed: u64,
     ) -> Self {
         Self {
             least_growth,
-            grown: replayed.map(log_bytes).sum(),
+            grown: replayed,
             threshold: least_growth,
             newest,
             kept: position.into_iter().collect(),
@@ -89,6 +89,7 @@ impl CheckpointSchedule {
     }
 }
 
-fn log_bytes(entry: &Entry) -> u64 {
+/// What an entry takes in the log, about; in bytes.
+pub(crate) fn log_bytes(entry: &Entry) -> u64 {
     entry.data.len() as u64 + RECORD_BYTES
 }

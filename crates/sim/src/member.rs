@@ -8,7 +8,9 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use quorate_log::{Config, Disk, Entry, EntryAt, Identity, LogError, Reserve, segment_name};
+use quorate_log::{
+    Config, Disk, Entry, EntryAt, EntryKind, Identity, LogError, Reserve, segment_name,
+};
 use quorate_replica::{
     Committed, Effect, Halt, Input, LeaseAnswer, Machine, Now, OpenError, Opened, ReadId, Replica,
     Settings,
@@ -124,8 +126,21 @@ impl SimMember {
             None => Identity::create(disk, config, *b"directory is one", CLUSTER, MEMBER)?,
         };
         let values = SimValues(disk.clone());
-        let mut opened = Opened::read(disk.clone(), identity.directory, config, &values)?;
-        let entries = opened.recovered.entries.clone();
+        let mut entries = Vec::new();
+        let mut seen = |applied: &[Committed]| {
+            entries.extend(applied.iter().map(|committed| {
+                let entry = Entry {
+                    index: committed.index,
+                    term: committed.term,
+                    kind: EntryKind::Normal,
+                    data: committed.data.clone(),
+                };
+                (entry, committed.place)
+            }));
+        };
+        let directory = identity.directory;
+        let mut opened = Opened::read(disk.clone(), directory, config, &values, &mut seen)?;
+        entries.extend(opened.recovered.entries.iter().cloned());
         let start = entries
             .first()
             .map_or(opened.machine.applied().0, |(entry, _)| entry.index - 1);

@@ -84,7 +84,7 @@ fn a_copy_is_the_home_of_its_value_after_a_restart() {
     journal.sync().expect("it is synced");
     drop(journal);
     let log = Log(disk.clone());
-    let opened = Opened::read(disk, directory, CONFIG, &log).expect("it opens");
+    let opened = Opened::read(disk, directory, CONFIG, &log, &mut |_| {}).expect("it opens");
     let store = opened.machine.store();
     for (key, value, segment) in [
         ("a", first, to[0].segment),

@@ -96,7 +96,10 @@ impl Running {
         let config_of_journal = JournalConfig::default();
         let (log_disk, log_times) = disk.timed();
         let (checkpoint_disk, checkpoint_times) = disk.timed();
-        let mut opened = Opened::read(log_disk, directory, config_of_journal, &segments.reader())?;
+        let mut opened = {
+            let reader = segments.reader();
+            Opened::read(log_disk, directory, config_of_journal, &reader, &mut |_| {})?
+        };
         for corrupt in &opened.rejected {
             tracing::warn!(%corrupt, "a checkpoint does not verify; starting from an older one");
         }
