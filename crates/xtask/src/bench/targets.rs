@@ -142,7 +142,7 @@ impl Target {
         };
         let measured = self
             .measured
-            .map_or("-".into(), |measured| format!("{measured:.2}"));
+            .map_or("-".into(), |measured| format!("{measured:.3}"));
         let (about, most, unit) = (self.about, self.most, self.unit);
         format!("| {about} | {most:.2} | {measured} | {unit} | {verdict} |\n")
     }
