@@ -3,6 +3,7 @@
 //! Busy: a thread compacts and reads a snapshot every second, and so much is written that checkpoints
 //! are due. Quiet: the same puts, on the same server, before, and between two checkpoints.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,6 +20,7 @@ use tonic::{Code, Status};
 use super::cases::{KEYS, put_random};
 use super::pair::{HUNDRED, Side, fill_all, run};
 use super::results::Figures;
+use crate::tools;
 
 const PUTS_PER_SECOND: u32 = 5_000;
 /// Large enough that a checkpoint is due every some six seconds; and no later than this.
@@ -43,6 +45,8 @@ struct Done {
 pub(super) fn measure(side: &Side, time: Duration) -> Result<Figures> {
     let template = put_random(VALUE_BYTES);
     fill_all(side, template.clone())?;
+    // Or the quiet puts would wait for what the disk still owes.
+    tools::run(&mut Command::new("sync"))?;
     let mut generator = side.connect(HUNDRED, &template)?;
     let mut puts = |time| run(side, &mut generator, &work(&template, time));
     // The quiet time begins behind a checkpoint, and so ends before the next.

@@ -146,12 +146,15 @@ impl<'a> Page<'a> {
         if lines.is_empty() {
             return lines;
         }
-        let missing = if self.results.get(case, "quorate", "has_snapshots") == Some(0.0) {
-            "This build of Quorate has no snapshots; its busy figures are without.\n\n"
-        } else {
-            ""
-        };
-        format!("| {about} | etcd | Quorate |\n|---|---:|---:|\n{lines}\n{missing}")
+        let ours = |figure| self.results.get(case, "quorate", figure);
+        let mut remarks = String::new();
+        if ours("has_snapshots") == Some(0.0) {
+            remarks += "This build of Quorate has no snapshots; its busy figures are without.\n\n";
+        }
+        if ours("quiet_p50_ms") > ours("busy_p50_ms").map(|busy| 1.1 * busy) {
+            remarks += "Something else kept the disk busy while it should have been quiet.\n\n";
+        }
+        format!("| {about} | etcd | Quorate |\n|---|---:|---:|\n{lines}\n{remarks}")
     }
 
     /// Writes the page and its plot.
