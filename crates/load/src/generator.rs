@@ -317,3 +317,79 @@ impl Generator {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::{Generator, Spread};
+    use crate::http2::{DATA, END_HEADERS, END_OR_ACK, HEADERS, PREFACE, read_frame, write_frame};
+    use crate::template::Template;
+    use crate::work::{Keys, Pace, Until, Work};
+
+    /// Answers each call with an empty message and status 0.
+    fn serve(mut socket: TcpStream) {
+        let (mut bytes, mut buffer, mut greeted) = (Vec::new(), [0; 4096], false);
+        while let Ok(count @ 1..) = socket.read(&mut buffer) {
+            bytes.extend(&buffer[..count]);
+            if !greeted && bytes.len() >= PREFACE.len() {
+                assert_eq!(bytes.drain(..PREFACE.len()).as_slice(), PREFACE);
+                greeted = true;
+            }
+            let mut out = Vec::new();
+            while let Some((frame, rest)) = read_frame(&bytes).filter(|_| greeted) {
+                if frame.kind == DATA && frame.flags & END_OR_ACK != 0 {
+                    write_frame(&mut out, HEADERS, END_HEADERS, frame.id, &[0x88]);
+                    write_frame(&mut out, DATA, 0, frame.id, &[0; 5]);
+                    let status = b"\0\x0bgrpc-status\x010";
+                    write_frame(
+                        &mut out,
+                        HEADERS,
+                        END_HEADERS | END_OR_ACK,
+                        frame.id,
+                        status,
+                    );
+                }
+                bytes = rest.to_vec();
+            }
+            // A client that has gone needs no answer.
+            drop(socket.write_all(&out));
+        }
+    }
+
+    #[test]
+    fn a_spent_connection_is_replaced() {
+        static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+                std::thread::spawn(|| serve(socket));
+            }
+        });
+        let template = Template::grpc("/S/M", &[], 0);
+        let spread = Spread {
+            connections: 2,
+            clients: 3,
+        };
+        let mut generator = Generator::connect(port, spread, &template).expect("it listens");
+        let work = Work {
+            templates: vec![(1, template)],
+            keys: Keys::Any(1),
+            pace: Pace::Closed,
+            until: Until::Count(1000),
+        };
+        let report = generator.run(&work).expect("answers");
+        assert_eq!(
+            (report.done, report.failed),
+            (1000, 0),
+            "{:?}",
+            report.failure
+        );
+        // In tests a connection has ids for 21 calls.
+        assert!(CONNECTIONS.load(Ordering::Relaxed) >= 1000 / 21);
+    }
+}

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::connection::Event;
 use crate::hpack::{self, Table};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_BYTES: usize = 9;
 const MAX_WINDOW: u32 = 0x7fff_ffff;
 /// The window of a connection before anything is said about it.
@@ -18,10 +18,10 @@ const FIRST_WINDOW: u32 = 65_535;
 /// When so much has come, the server may send as much again.
 const GRANT_BYTES: u32 = 1 << 28;
 /// Stream ids are not used beyond this; the connection must then be replaced.
-const LAST_ID: u32 = MAX_WINDOW - 1;
+const LAST_ID: u32 = if cfg!(test) { 41 } else { MAX_WINDOW - 1 };
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
@@ -30,8 +30,8 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 /// Ends the stream, of DATA and HEADERS; is the answer, of SETTINGS and PING.
-const END_OR_ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_OR_ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
 
@@ -64,7 +64,6 @@ struct Stream {
 pub(crate) struct Http2 {
     table: Table,
     next_id: u32,
-    last_id: u32,
     window: i64,
     held: VecDeque<Held>,
     streams: Vec<Stream>,
@@ -82,10 +81,10 @@ struct Block {
     bytes: Vec<u8>,
 }
 
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    id: u32,
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) id: u32,
     payload: &'a [u8],
 }
 
@@ -110,7 +109,6 @@ impl Http2 {
         Self {
             table: Table::default(),
             next_id: 1,
-            last_id: LAST_ID,
             window: FIRST_WINDOW.into(),
             held: VecDeque::new(),
             streams: Vec::new(),
@@ -123,7 +121,7 @@ impl Http2 {
 
     /// Whether no further call can be made.
     pub(crate) fn is_spent(&self) -> bool {
-        self.next_id > self.last_id
+        self.next_id > LAST_ID
     }
 
     /// Whether no call is under way.
@@ -379,7 +377,7 @@ fn take_messages(stream: &mut Stream, events: &mut Vec<Event>) -> Result<(), Str
     Ok(())
 }
 
-fn write_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, payload: &[u8]) {
+pub(crate) fn write_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, payload: &[u8]) {
     let length = u32::try_from(payload.len())
         .expect("at most 16 KiB")
         .to_be_bytes();
@@ -388,7 +386,7 @@ fn write_frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, payload: &[u8]) 
     out.extend(payload);
 }
 
-fn read_frame(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
+pub(crate) fn read_frame(bytes: &[u8]) -> Option<(Frame<'_>, &[u8])> {
     let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
     let (payload, rest) = rest.split_at_checked(length)?;

@@ -1,8 +1,9 @@
 //! How long puts take at a steady rate while the server does its housework, against when it does none.
 //!
 //! Busy: a thread compacts and reads a snapshot every second, and so much is written that checkpoints
-//! are due. Quiet: the same puts, on the same server, before.
+//! are due. Quiet: the same puts, on the same server, before, and between two checkpoints.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,12 +18,14 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::cases::{KEYS, put_random};
-use super::pair::{HUNDRED, Side, run};
+use super::pair::{HUNDRED, Side, fill_all, run};
 use super::results::Figures;
+use crate::tools;
 
 const PUTS_PER_SECOND: u32 = 5_000;
-/// Large enough that a checkpoint is due every some six seconds.
+/// Large enough that a checkpoint is due every some six seconds; and no later than this.
 const VALUE_BYTES: usize = 2_048;
+const CHECKPOINT_S: u32 = 10;
 /// How much history a compaction leaves.
 const KEPT_REVISIONS: i64 = 1_000;
 /// From the start of a compaction or a snapshot to that of the next.
@@ -38,19 +41,29 @@ struct Done {
     has_snapshots: bool,
 }
 
-/// Measures a server: `time` quiet, twice as long busy.
+/// Measures a server: `time` quiet, three times as long busy.
 pub(super) fn measure(side: &Side, time: Duration) -> Result<Figures> {
     let template = put_random(VALUE_BYTES);
+    fill_all(side, template.clone())?;
+    // Or the quiet puts would wait for what the disk still owes.
+    tools::run(&mut Command::new("sync"))?;
     let mut generator = side.connect(HUNDRED, &template)?;
     let mut puts = |time| run(side, &mut generator, &work(&template, time));
-    puts(time / 4)?;
+    // The quiet time begins behind a checkpoint, and so ends before the next.
+    let filled = side.metric(CHECKPOINTS)?;
+    for _ in 0..CHECKPOINT_S {
+        puts(Duration::from_secs(1))?;
+        if side.metric(CHECKPOINTS)? > filled {
+            break;
+        }
+    }
     let at_start = side.metric(CHECKPOINTS)?.unwrap_or(0.0);
     let quiet = puts(time)?;
     let between = side.metric(CHECKPOINTS)?.unwrap_or(0.0);
     let stop = Arc::new(AtomicBool::new(false));
     let (port, stopped) = (side.member.client_port, Arc::clone(&stop));
     let housework = thread::spawn(move || keep_busy(port, &stopped));
-    let busy = puts(time * 2);
+    let busy = puts(time * 3);
     stop.store(true, Ordering::Relaxed);
     let done = housework.join().expect("it does not panic")?;
     let at_end = side.metric(CHECKPOINTS)?.unwrap_or(0.0);
