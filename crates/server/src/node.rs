@@ -188,6 +188,11 @@ impl Node {
         (self.0.started_wall, self.0.started.elapsed())
     }
 
+    /// The current term.
+    pub fn term(&self) -> u64 {
+        self.0.replica().status().term
+    }
+
     /// What this member knows of the cluster.
     pub fn status(&self) -> Status {
         let known = self.0.replica().status();

@@ -40,6 +40,8 @@ const GRACE: Duration = Duration::from_secs(2);
 /// What a client may send ahead on one stream and on one connection, in bytes.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// With so many bytes of a stream on their way, its answer is not asked for more.
+const STREAM_OUTPUT_BYTES: usize = 64 << 10;
 
 /// Why the server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +228,8 @@ async fn connection(
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_OUTPUT_BYTES);
     let (read, write) = stream.into_split();
     let (gathered, output) = output::gather(Mended::new(read), write);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(gathered), service));

@@ -3,7 +3,7 @@
 //! Owns the way from a request on the wire to a command or a read, and from its answer back:
 //! decoding, encoding, the error texts. What a command means is `quorate_store`'s, what it
 //! takes to have it done is [`Node`]'s. Never keeps state of its own but that of open streams.
-//! KV calls, the bulk, are framed here ([`unary`]); tonic frames the others.
+//! KV calls and Watch, the bulk, are framed here ([`unary`], [`watch`]); tonic frames the others.
 //!
 //! Source: spec/v3-api.md §1, §2.
 
@@ -18,6 +18,7 @@ mod lease;
 mod limits;
 mod listing;
 mod maintenance;
+mod messages;
 mod range_stream;
 mod rows;
 mod service;
@@ -27,7 +28,7 @@ mod unary;
 mod watch;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ use tonic::Status;
 use crate::node::{Node, Unavailable};
 
 pub use service::{Services, services};
+pub(crate) use watch::CHUNK_BYTES as WATCH_CHUNK_BYTES;
 
 /// The responses of a streaming call.
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -51,17 +53,25 @@ struct Api {
     progress_interval: Duration,
     /// Longer ranges are answered in pieces.
     whole: kv::Bounds,
+    recent: Arc<Mutex<watch::Recent>>,
 }
 
 impl Api {
-    /// A header that shows `revision`, and the present term. Not while the machine is held.
+    /// A header that shows `revision`, and the present term.
     fn header(&self, revision: Revision) -> ResponseHeader {
         ResponseHeader {
             cluster_id: self.node.cluster_id(),
             member_id: self.node.member_id(),
             revision: revision.to_wire(),
-            raft_term: self.node.status().term,
+            raft_term: self.node.term(),
         }
+    }
+
+    /// Events that were encoded lately. Nothing is waited for while they are held.
+    fn recent(&self) -> MutexGuard<'_, watch::Recent> {
+        self.recent
+            .lock()
+            .expect("nothing panics while it holds the events")
     }
 
     /// The store's present revision.

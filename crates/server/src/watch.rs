@@ -4,22 +4,26 @@
 //! store, past and live events alike. The hub only says "from this revision on there is something
 //! for you", so it holds no events, and a slow reader costs nothing but an older cursor (P4).
 //!
-//! Owns the index of watched keys and ranges. Never reads the store and never sends.
+//! Owns the index of watched keys and ranges: a change costs a look-up among the keys, and in the
+//! tree of ranges ([`ranges`]) the logarithm of their number and the matches. A hub is an object
+//! that is shown the changes, so several can stand beside each other. Never reads the store and
+//! never sends.
 //!
 //! W1. A registered watcher is told of every matching change published after its registration:
 //!     with the first one since it last took its news, and with no other until it takes them.
 //! W2. Changes are published before the machine's guard of their apply is given back, so whoever
 //!     reads the machine at revision R has been told of everything up to R.
-//!
-//! Every distinct range is looked at for every change; 10,000 of them will want an interval tree.
 
-use std::collections::{BTreeMap, HashMap};
+mod ranges;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use quorate_store::{Change, Class, KeyEnd, KeyRange, Revision};
+use ranges::{End, Ranges};
 
 /// All v3 watchers of this member.
 #[derive(Default)]
@@ -29,10 +33,13 @@ pub struct Hub {
 
 #[derive(Default)]
 struct Index {
-    points: HashMap<Bytes, Vec<Arc<Mark>>>,
-    /// By start, then end; `None` is open.
-    ranges: BTreeMap<(Bytes, Option<Bytes>), Vec<Arc<Mark>>>,
+    points: HashMap<Bytes, Marks>,
+    ranges: Ranges<Marks>,
+    watchers: usize,
 }
+
+/// Who watches one key or one range; never nobody.
+type Marks = Vec<Arc<Mark>>;
 
 /// What a stream has been told and has not looked at yet.
 #[derive(Default)]
@@ -84,7 +91,8 @@ impl Hub {
         let range = owned(range);
         let mark = {
             let mut index = self.index();
-            let marks = index.marks(&range);
+            index.watchers += 1;
+            let marks = index.marks_or_none(&range);
             let mark = Arc::new(Mark {
                 watcher,
                 inbox: inbox.clone(),
@@ -102,9 +110,9 @@ impl Hub {
     }
 
     /// Tells the watchers of these changes, which are in order.
-    pub fn publish(&self, changes: &[Change]) {
+    pub fn publish<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
         let index = self.index();
-        if index.points.is_empty() && index.ranges.is_empty() {
+        if index.watchers == 0 {
             return;
         }
         for change in changes {
@@ -117,22 +125,22 @@ impl Hub {
 
     /// How many watchers there are.
     pub fn watchers(&self) -> usize {
-        let index = self.index();
-        index
-            .points
-            .values()
-            .chain(index.ranges.values())
-            .map(Vec::len)
-            .sum()
+        self.index().watchers
     }
 
     /// How many watchers were told of something that they have not taken yet.
     pub fn slow_watchers(&self) -> usize {
         let index = self.index();
-        let marks = index.points.values().chain(index.ranges.values()).flatten();
-        marks
-            .filter(|mark| mark.told.load(Ordering::Relaxed))
-            .count()
+        let mut slow = 0;
+        let mut count = |marks: &Marks| {
+            let told = marks
+                .iter()
+                .filter(|mark| mark.told.load(Ordering::Relaxed));
+            slow += told.count();
+        };
+        index.points.values().for_each(&mut count);
+        index.ranges.for_each(&mut count);
+        slow
     }
 
     fn index(&self) -> MutexGuard<'_, Index> {
@@ -143,29 +151,49 @@ impl Hub {
 }
 
 impl Index {
-    fn marks(&mut self, range: &KeyRange) -> &mut Vec<Arc<Mark>> {
-        match &range.end {
-            KeyEnd::Point => self.points.entry(range.start.clone()).or_default(),
-            KeyEnd::Before(end) => self
-                .ranges
-                .entry((range.start.clone(), Some(end.clone())))
-                .or_default(),
-            KeyEnd::Open => self.ranges.entry((range.start.clone(), None)).or_default(),
+    fn marks(&mut self, range: &KeyRange) -> Option<&mut Marks> {
+        match end(range) {
+            None => self.points.get_mut(&range.start),
+            Some(end) => self.ranges.get_mut(&range.start, &end),
         }
     }
 
+    /// The marks of a range; if it has none, a place for some.
+    fn marks_or_none(&mut self, range: &KeyRange) -> &mut Marks {
+        let start = &range.start;
+        match end(range) {
+            None => self.points.entry(start.clone()).or_default(),
+            Some(end) => {
+                if self.ranges.get_mut(start, &end).is_none() {
+                    self.ranges.insert(start.clone(), end.clone(), Marks::new());
+                }
+                self.ranges.get_mut(start, &end).expect("it is there now")
+            }
+        }
+    }
+
+    fn forget(&mut self, range: &KeyRange) {
+        match end(range) {
+            None => self.points.remove(&range.start),
+            Some(end) => self.ranges.remove(&range.start, &end),
+        };
+    }
+
     fn tell(&self, key: &[u8], revision: Revision) {
+        let mut tell = |marks: &Marks| marks.iter().for_each(|mark| mark.tell(revision));
         if let Some(marks) = self.points.get(key) {
-            marks.iter().for_each(|mark| mark.tell(revision));
+            tell(marks);
         }
-        for ((start, end), marks) in &self.ranges {
-            if &start[..] > key {
-                break;
-            }
-            if end.as_ref().is_none_or(|end| key < &end[..]) {
-                marks.iter().for_each(|mark| mark.tell(revision));
-            }
-        }
+        self.ranges.find(key, &mut tell);
+    }
+}
+
+/// Where a range ends; a single key does not.
+fn end(range: &KeyRange) -> Option<End> {
+    match &range.end {
+        KeyEnd::Point => None,
+        KeyEnd::Before(end) => Some(End::Before(end.clone())),
+        KeyEnd::Open => Some(End::Open),
     }
 }
 
@@ -231,7 +259,8 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut index = self.hub.index();
-        let marks = index.marks(&self.range);
+        index.watchers -= 1;
+        let marks = index.marks(&self.range).expect("it is among them");
         // The last one takes its place, so that 10,000 watchers of a key leave as fast as one.
         let place = self.mark.place.load(Ordering::Relaxed);
         marks.swap_remove(place);
@@ -241,18 +270,6 @@ impl Drop for Registration {
         if marks.is_empty() {
             index.forget(&self.range);
         }
-    }
-}
-
-impl Index {
-    fn forget(&mut self, range: &KeyRange) {
-        match &range.end {
-            KeyEnd::Point => self.points.remove(&range.start),
-            KeyEnd::Before(end) => self
-                .ranges
-                .remove(&(range.start.clone(), Some(end.clone()))),
-            KeyEnd::Open => self.ranges.remove(&(range.start.clone(), None)),
-        };
     }
 }
 
@@ -315,7 +332,7 @@ mod tests {
             ("c", vec![1, 2]),
             ("d", vec![2]),
         ] {
-            hub.publish(&[change(key, 7)]);
+            hub.publish([change(key, 7)].iter());
             let heard: Vec<_> = heard.into_iter().map(|id| (id, 7)).collect();
             assert_eq!(taken(&inbox), heard, "{key}");
             held.iter().for_each(Registration::listen);
@@ -326,13 +343,13 @@ mod tests {
     fn a_watcher_is_told_once_until_it_listens_again() {
         let (hub, inbox) = (Arc::new(Hub::default()), Arc::new(Inbox::default()));
         let registration = hub.register(&range("k", ""), 5, &inbox);
-        hub.publish(&[change("k", 2), change("k", 3)]);
-        hub.publish(&[change("k", 4)]);
+        hub.publish([change("k", 2), change("k", 3)].iter());
+        hub.publish([change("k", 4)].iter());
         assert_eq!(taken(&inbox), [(5, 2)]);
-        hub.publish(&[change("k", 5)]);
+        hub.publish([change("k", 5)].iter());
         assert!(inbox.is_empty());
         registration.listen();
-        hub.publish(&[change("k", 6)]);
+        hub.publish([change("k", 6)].iter());
         assert_eq!(taken(&inbox), [(5, 6)]);
     }
 
@@ -344,7 +361,7 @@ mod tests {
             .collect();
         for leaves in [2, 0, 3, 1, 1] {
             drop(held.remove(leaves));
-            hub.publish(&[change("k", 2)]);
+            hub.publish([change("k", 2)].iter());
             let mut heard: Vec<_> = taken(&inbox).into_iter().map(|(id, _)| id).collect();
             heard.sort_unstable();
             let stayed: Vec<_> = held.iter().map(|each| each.mark.watcher).collect();
@@ -361,6 +378,8 @@ mod tests {
         assert_eq!(hub.watchers(), 2);
         drop((point, other));
         let index = hub.index();
-        assert!(index.points.is_empty() && index.ranges.is_empty());
+        let mut left = index.points.len();
+        index.ranges.for_each(&mut |_| left += 1);
+        assert_eq!((index.watchers, left), (0, 0));
     }
 }

@@ -4,6 +4,7 @@ use super::text::Text;
 use super::{CHECKS, Metrics, process};
 use crate::config::version::{API_VERSION, CLUSTER_VERSION, GIT_SHA, QUORATE_VERSION};
 use crate::node::{MAX_WAITING, MAX_WAITING_BYTES, Node};
+use crate::v3::WATCH_CHUNK_BYTES;
 
 /// The text of `/metrics`.
 pub(super) fn all(node: &Node) -> String {
@@ -279,6 +280,11 @@ fn bounds(out: &mut Text, node: &Node) {
             "quorate_connection_streams_bound",
             "The most requests that one connection may have open.",
             u64::from(config.max_concurrent_streams),
+        ),
+        (
+            "quorate_watch_stream_bytes_bound",
+            "What a watch stream has ready for its client; one response may go beyond.",
+            WATCH_CHUNK_BYTES as u64,
         ),
     ] {
         out.gauge(name, help, value);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quorate_replica::{Applied, Committed, Effect, Input, ReadId};
-use quorate_store::{Action, Change, Store, tree};
+use quorate_store::{Action, Change, Class, Mark, Store, tree};
 use tokio::sync::oneshot;
 
 use super::checkpoint::{Checkpoints, LEAST_GROWTH};
@@ -192,18 +192,14 @@ impl Driver {
             let mut machine = self.shared.machine_mut();
             let applied = machine.apply(batch, &self.shared.segments.reader());
             let applied = applied.map_err(|halt| halt.to_string())?;
-            let changes: Vec<Change> = machine
-                .store()
-                .changes(applied.changes_from)
-                .cloned()
-                .collect();
-            if !changes.is_empty() {
-                // N2.
-                self.shared.watch_hub.publish(&changes);
-                self.shared.tree_hub.publish(&changes);
-            }
+            let store = machine.store();
+            let changes = || store.changes(applied.changes_from);
+            // N2.
+            self.shared.watch_hub.publish(changes());
+            self.shared.tree_hub.publish(changes());
             if applied.notice.expired {
-                self.count_expired(machine.store(), &changes);
+                let ended = changes().filter(|change| self.ended(store, change));
+                self.shared.metrics.tree.expired(ended.count() as u64);
             }
             let compacted = machine.store().oldest();
             if compacted > self.checkpoints.compacted {
@@ -226,22 +222,31 @@ impl Driver {
         Ok(Input::Applied(notice))
     }
 
-    /// Counts the nodes whose v2 ttl ended.
-    fn count_expired(&self, store: &Store, changes: &[Change]) {
-        let values = self.shared.segments.reader();
-        let ended = changes.iter().filter(|change| {
-            let event = tree::Event::of(store, change, &values);
-            // A node that went with its lease had no expiration.
-            event.is_ok_and(|event| {
+    /// Whether a change is the end of a v2 node's ttl. What went with its lease had none.
+    fn ended(&self, store: &Store, change: &Change) -> bool {
+        let Change {
+            class,
+            key,
+            revision,
+            ..
+        } = change;
+        match class {
+            Class::File => {
+                let mark = store.file_written_at(key, *revision).map(|file| file.mark);
+                let expired = mark.is_some_and(|mark| mark == Mark::shown(Action::Expire));
+                let before = || store.file_at(key, revision.previous());
+                expired && before().is_some_and(|file| file.limit.deadline().is_some())
+            }
+            Class::Dir => {
+                let values = self.shared.segments.reader();
+                let event = tree::Event::of(store, change, &values);
+                let event = event.ok().flatten();
                 event.is_some_and(|event| {
-                    let previous = event.previous.as_ref();
-                    event.action == Action::Expire
-                        && previous.is_some_and(|node| node.expiration.is_some())
+                    let had_ttl = event.previous.and_then(|node| node.expiration).is_some();
+                    event.action == Action::Expire && had_ttl
                 })
-            })
-        });
-        let ended = ended.count() as u64;
-        self.shared.metrics.tree.expired(ended);
+            }
+        }
     }
 
     fn look_for_leader(&mut self) {

@@ -32,10 +32,20 @@ const PIECE_BYTES: usize = 64 << 10;
 /// All v2 watches of this member.
 #[derive(Debug, Default)]
 pub struct Hub {
-    /// By path; the root's is empty.
-    waiting: Mutex<BTreeMap<Vec<u8>, Vec<Arc<Waiter>>>>,
+    waiting: Mutex<Waiting>,
     closed: AtomicBool,
 }
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// By path; the root's is empty. At one path, by number.
+    paths: BTreeMap<Vec<u8>, Waiters>,
+    /// How many have come since the start, which numbers them.
+    joined: u64,
+    watchers: usize,
+}
+
+type Waiters = BTreeMap<u64, Arc<Waiter>>;
 
 #[derive(Debug, Default)]
 struct Waiter {
@@ -49,15 +59,17 @@ struct Waiter {
 struct Registered {
     node: Node,
     path: Vec<u8>,
+    number: u64,
     waiter: Arc<Waiter>,
 }
 
 impl Hub {
     /// Wakes those whom changes may concern: at each path, above it if they watch all below, and
-    /// below it if it is a directory, which may be gone.
-    pub fn publish(&self, changes: &[Change]) {
+    /// below it if it is a directory, which may be gone. A change costs a look-up for each part of
+    /// its path, and those whom it wakes.
+    pub fn publish<'a>(&self, changes: impl Iterator<Item = &'a Change>) {
         let waiting = self.lock();
-        if waiting.is_empty() {
+        if waiting.watchers == 0 {
             return;
         }
         for change in changes {
@@ -65,25 +77,19 @@ impl Hub {
             if change.class == Class::File && !tree::is_path(key) {
                 continue;
             }
-            let wake_all = |waiters: &[Arc<Waiter>], recursive_only: bool| {
-                let concerned = waiters
-                    .iter()
-                    .filter(|waiter| waiter.recursive || !recursive_only);
-                concerned.for_each(|waiter| waiter.wake_for(change.revision));
-            };
-            if let Some(waiters) = waiting.get(key) {
-                wake_all(waiters, false);
+            if let Some(waiters) = waiting.paths.get(key) {
+                wake(waiters, change.revision, false);
             }
             for above in std::iter::once(&b""[..]).chain(tree::ancestors(key)) {
-                if let Some(waiters) = waiting.get(above) {
-                    wake_all(waiters, true);
+                if let Some(waiters) = waiting.paths.get(above) {
+                    wake(waiters, change.revision, true);
                 }
             }
             if change.class == Class::Dir {
                 let (start, end) = ([key, b"/"].concat(), [key, b"0"].concat());
                 let below = (Bound::Included(&start[..]), Bound::Excluded(&end[..]));
-                for (_, waiters) in waiting.range::<[u8], _>(below) {
-                    wake_all(waiters, false);
+                for (_, waiters) in waiting.paths.range::<[u8], _>(below) {
+                    wake(waiters, change.revision, false);
                 }
             }
         }
@@ -92,20 +98,27 @@ impl Hub {
     /// Ends every watch, without a word: a client takes an empty body as "ask again".
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        for waiter in self.lock().values().flatten() {
+        for waiter in self.lock().paths.values().flat_map(Waiters::values) {
             waiter.wake.notify_one();
         }
     }
 
     /// How many watch.
     pub fn watchers(&self) -> usize {
-        self.lock().values().map(Vec::len).sum()
+        self.lock().watchers
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Vec<Arc<Waiter>>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // No code that holds it can leave it half changed.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn wake(waiters: &Waiters, revision: Revision, recursive_only: bool) {
+    let concerned = waiters
+        .values()
+        .filter(|waiter| waiter.recursive || !recursive_only);
+    concerned.for_each(|waiter| waiter.wake_for(revision));
 }
 
 impl Waiter {
@@ -133,14 +146,19 @@ impl Registered {
             ..Waiter::default()
         });
         let path = path.as_bytes().to_vec();
-        node.tree_hub()
-            .lock()
-            .entry(path.clone())
-            .or_default()
-            .push(Arc::clone(&waiter));
+        let number = {
+            let mut waiting = node.tree_hub().lock();
+            waiting.joined += 1;
+            waiting.watchers += 1;
+            let number = waiting.joined;
+            let waiters = waiting.paths.entry(path.clone()).or_default();
+            waiters.insert(number, Arc::clone(&waiter));
+            number
+        };
         Self {
             node: node.clone(),
             path,
+            number,
             waiter,
         }
     }
@@ -149,10 +167,11 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         let mut waiting = self.node.tree_hub().lock();
-        if let Some(waiters) = waiting.get_mut(&self.path) {
-            waiters.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+        waiting.watchers -= 1;
+        if let Some(waiters) = waiting.paths.get_mut(&self.path) {
+            waiters.remove(&self.number);
             if waiters.is_empty() {
-                waiting.remove(&self.path);
+                waiting.paths.remove(&self.path);
             }
         }
     }

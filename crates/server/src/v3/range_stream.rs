@@ -8,8 +8,8 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
+use axum::http::Response;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
-use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use http_body_util::StreamBody;
@@ -65,12 +65,7 @@ fn frames(pieces: Responses<Bytes>) -> impl Stream<Item = Result<Frame<Bytes>, I
 }
 
 fn end(status: &Status) -> Frame<Bytes> {
-    let mut trailers = HeaderMap::new();
-    if status.add_header(&mut trailers).is_err() {
-        // Its text is none that a header can hold.
-        trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("13"));
-    }
-    Frame::trailers(trailers)
+    Frame::trailers(unary::trailers(status))
 }
 
 /// How far the answer has come.

@@ -106,7 +106,7 @@ pub(super) fn put_entry(
     put_row(to, row, keys_only, values)
 }
 
-fn row_len(row: &Row<'_>, keys_only: bool) -> usize {
+pub(super) fn row_len(row: &Row<'_>, keys_only: bool) -> usize {
     let version = row.version;
     let value = if keys_only { 0 } else { version.value.len() };
     bytes_len(KEY, row.key.len())
@@ -117,7 +117,7 @@ fn row_len(row: &Row<'_>, keys_only: bool) -> usize {
         + number_len(LEASE, version.limit.lease() as u64)
 }
 
-fn put_row(
+pub(super) fn put_row(
     to: &mut BytesMut,
     row: &Row<'_>,
     keys_only: bool,
@@ -137,21 +137,21 @@ fn put_row(
 }
 
 /// A message inside the message; it is written even when empty.
-fn nested_len(field: u32, len: usize) -> usize {
+pub(super) fn nested_len(field: u32, len: usize) -> usize {
     key_len(field) + encoded_len_varint(len as u64) + len
 }
 
-fn put_len(to: &mut BytesMut, field: u32, len: usize) {
+pub(super) fn put_len(to: &mut BytesMut, field: u32, len: usize) {
     encode_key(field, WireType::LengthDelimited, to);
     encode_varint(len as u64, to);
 }
 
 /// An empty byte string is not written.
-fn bytes_len(field: u32, len: usize) -> usize {
+pub(super) fn bytes_len(field: u32, len: usize) -> usize {
     if len == 0 { 0 } else { nested_len(field, len) }
 }
 
-fn put_bytes(to: &mut BytesMut, field: u32, bytes: &[u8]) {
+pub(super) fn put_bytes(to: &mut BytesMut, field: u32, bytes: &[u8]) {
     if !bytes.is_empty() {
         put_len(to, field, bytes.len());
         to.put_slice(bytes);
@@ -159,7 +159,7 @@ fn put_bytes(to: &mut BytesMut, field: u32, bytes: &[u8]) {
 }
 
 /// Zero is not written.
-fn number_len(field: u32, number: u64) -> usize {
+pub(super) fn number_len(field: u32, number: u64) -> usize {
     if number == 0 {
         0
     } else {
@@ -167,7 +167,7 @@ fn number_len(field: u32, number: u64) -> usize {
     }
 }
 
-fn put_number(to: &mut BytesMut, field: u32, number: u64) {
+pub(super) fn put_number(to: &mut BytesMut, field: u32, number: u64) {
     if number != 0 {
         encode_key(field, WireType::Varint, to);
         encode_varint(number, to);

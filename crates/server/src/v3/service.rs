@@ -1,6 +1,6 @@
 //! Which code answers a v3 call.
 //!
-//! KV is spoken by our own framing ([`unary`]), all else by tonic.
+//! KV and Watch are spoken by our own framing, all else by tonic.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,8 +14,7 @@ use bytes::Bytes;
 use hyper::body::Body as HttpBody;
 use prost::Message;
 use quorate_proto::etcdserverpb::{
-    cluster_server::ClusterServer, lease_server::LeaseServer,
-    maintenance_server::MaintenanceServer, watch_server::WatchServer,
+    cluster_server::ClusterServer, lease_server::LeaseServer, maintenance_server::MaintenanceServer,
 };
 use quorate_proto::health::health_server::HealthServer;
 use tonic::{Code, Status};
@@ -37,9 +36,9 @@ pub fn services(node: Node, progress_interval: Duration) -> Services {
         lease_ids,
         progress_interval,
         whole: kv::Bounds::DEFAULT,
+        recent: Arc::default(),
     };
     Services {
-        watch: WatchServer::new(api.clone()).max_decoding_message_size(receive_bytes),
         lease: LeaseServer::new(api.clone()).max_decoding_message_size(receive_bytes),
         cluster: ClusterServer::new(api.clone()).max_decoding_message_size(receive_bytes),
         maintenance: MaintenanceServer::new(api.clone()).max_decoding_message_size(receive_bytes),
@@ -54,7 +53,6 @@ pub fn services(node: Node, progress_interval: Duration) -> Services {
 pub struct Services {
     api: Api,
     receive_bytes: usize,
-    watch: WatchServer<Api>,
     lease: LeaseServer<Api>,
     cluster: ClusterServer<Api>,
     maintenance: MaintenanceServer<Api>,
@@ -175,7 +173,10 @@ impl Services {
         });
         let service = path.rsplit_once('/').map_or("", |(service, _)| service);
         let Ok(response) = match service {
-            "/etcdserverpb.Watch" => self.watch.clone().call(request).await,
+            "/etcdserverpb.Watch" if path.ends_with("/Watch") => {
+                let answer = self.api.watch(request.into_body(), self.receive_bytes);
+                Ok(answer.map(tonic::body::Body::new))
+            }
             "/etcdserverpb.Lease" => self.lease.clone().call(request).await,
             "/etcdserverpb.Cluster" => self.cluster.clone().call(request).await,
             "/etcdserverpb.Maintenance" => self.maintenance.clone().call(request).await,
@@ -184,7 +185,9 @@ impl Services {
                 let answer = self.range_stream(Body::new(request.into_body())).await;
                 Ok(answer.map(tonic::body::Body::new))
             }
-            "/etcdserverpb.KV" => Ok(status::unknown_method(&path).into_http()),
+            "/etcdserverpb.KV" | "/etcdserverpb.Watch" => {
+                Ok(status::unknown_method(&path).into_http())
+            }
             _ => Ok(status::unknown_service(service).into_http()),
         };
         let response = admission::reworded(response.map(Body::new), &path);

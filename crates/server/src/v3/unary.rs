@@ -91,12 +91,12 @@ where
     }
 }
 
-fn prefix(received: &[u8]) -> (bool, usize) {
+pub(super) fn prefix(received: &[u8]) -> (bool, usize) {
     let len = u32::from_be_bytes([received[1], received[2], received[3], received[4]]);
     (received[0] != 0, len as usize)
 }
 
-fn check(compressed: bool, len: usize, limit: usize) -> Result<(), Status> {
+pub(super) fn check(compressed: bool, len: usize, limit: usize) -> Result<(), Status> {
     if compressed {
         return Err(Status::unimplemented("grpc: Decompressor is not installed"));
     }
@@ -141,6 +141,16 @@ pub(super) fn respond(answer: Result<Body, Status>) -> Response<Body> {
         }
         Err(status) => status.into_http(),
     }
+}
+
+/// What stands behind the last message.
+pub(super) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // Its text is none that a header can hold.
+        trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("13"));
+    }
+    trailers
 }
 
 /// What a call is answered with.

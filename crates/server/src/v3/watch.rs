@@ -1,23 +1,31 @@
 //! The Watch service: one stream, any number of watchers.
+//!
+//! The call is framed here, not by tonic: an event that many watch is encoded once ([`event`]), and
+//! all that a stream has to say in a turn leaves as one piece ([`output`]).
 
+mod event;
+mod output;
 mod stream;
 mod watcher;
 
-use quorate_proto::etcdserverpb::{WatchRequest, WatchResponse, watch_server::Watch};
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use axum::body::Body;
+use axum::http::Response;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
 
-use super::{Api, Responses};
+use super::Api;
+use super::messages::Messages;
+pub(super) use event::Recent;
+pub(crate) use output::CHUNK_BYTES;
 use stream::WatchStream;
 
-#[async_trait]
-impl Watch for Api {
-    type WatchStream = Responses<WatchResponse>;
-
-    async fn watch(
-        &self,
-        request: Request<Streaming<WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        let responses = WatchStream::new(self.clone(), request.into_inner());
-        Ok(Response::new(self.until_closed(responses)))
+impl Api {
+    /// Watch, with requests of at most `receive_bytes`.
+    pub(super) fn watch(&self, requests: Body, receive_bytes: usize) -> Response<Body> {
+        let requests = Messages::new(requests, receive_bytes);
+        let stream = WatchStream::new(self.clone(), requests);
+        let mut response = Response::new(Body::new(stream));
+        let grpc = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(CONTENT_TYPE, grpc);
+        response
     }
 }

@@ -1,5 +1,6 @@
 //! v3 over gRPC, from outside: a member in this process, a client that speaks to its socket.
 
+mod crowd;
 mod gateway;
 mod golden;
 mod history;

@@ -1,6 +1,8 @@
 //! Watch streams whose client reads when the test says so: without a socket between, the server
 //! is asked for a response only when the client wants one.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use quorate::v3;
@@ -112,6 +114,42 @@ fn a_keep_alive_stream_ends_well_when_its_client_is_done() {
         member.stop().await;
     });
 }
+
+#[test]
+fn a_client_that_asks_and_does_not_read_is_not_listened_to() {
+    block_on(async {
+        let member = Member::start().await;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counter = asked.clone();
+        let progress = (0..MANY).map(move |number| {
+            counter.fetch_add(1, Relaxed);
+            let request_union = match number {
+                0 => RequestUnion::CreateRequest(creation()),
+                _ => RequestUnion::ProgressRequest(Default::default()),
+            };
+            WatchRequest {
+                request_union: Some(request_union),
+            }
+        });
+        let mut client = WatchClient::new(v3::services(member.node.clone(), LONG));
+        let opened = client.watch(tokio_stream::iter(progress)).await;
+        let mut responses = opened.expect("a stream").into_inner();
+        assert!(next(&mut responses).await.created);
+        // All that could be done without the client is done.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let held = asked.load(Relaxed);
+        assert!(held < MANY / 10, "{held} requests were taken");
+        for _ in 1..MANY {
+            assert_eq!(next(&mut responses).await.watch_id, -1);
+        }
+        member.stop().await;
+    });
+}
+
+/// Requests of a client that does not wait for answers.
+const MANY: usize = 100_000;
 
 #[test]
 fn open_streams_hear_that_the_member_stops() {

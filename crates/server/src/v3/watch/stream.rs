@@ -1,78 +1,119 @@
 //! A Watch stream: takes its client's requests, and is asked for the next response.
 //!
 //! It is pulled: hyper polls it when the connection has room, so a client that does not read
-//! costs one step's responses and cursors that grow older. There is no queue of events (P4, P8).
+//! costs one chunk of responses and cursors that grow older. There is no queue of events, and
+//! while a chunk waits no request is taken, so there is none of answers either (P4, P8).
 //!
 //! T1. Requests are handled in order, and a watcher's events come after its `created`.
-//! T2. Between two responses at most one request and one watcher are worked on, so that neither
-//!     a flood of requests nor a long history shuts the other out.
+//! T2. Between two chunks at least one request is taken if there is one, and watchers are served
+//!     in turn, so that neither a flood of requests nor a long history shuts the other out.
 //!
 //! Source: spec/v3-api.md §2.7.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message;
+use hyper::body::{Body as HttpBody, Frame};
 use quorate_proto::etcdserverpb::{
-    ResponseHeader, WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse,
+    WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse,
     watch_create_request::FilterType, watch_request::RequestUnion,
 };
 use quorate_replica::Machine;
 use quorate_store::{KeyRange, Revision, Values};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
-use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
-use super::watcher::{Batch, Step, Watcher};
+use super::output::{Address, Outgoing};
+use super::watcher::{Reading, Step, StepError, Watcher};
 use crate::metrics::Open;
-use crate::node::Waits;
-use crate::v3::{Api, limits, status};
+use crate::node::{Unavailable, Waits};
+use crate::v3::messages::Messages;
+use crate::v3::{Api, limits, status, unary};
 use crate::watch::{Inbox, News};
 
 /// Names no watcher: in answers to refused creations and to progress requests.
 const NO_WATCHER: i64 = -1;
-/// Steps that may find nothing before other tasks get their turn.
-const STEPS_A_TURN: usize = 4;
+/// Rounds before other tasks get their turn.
+const ROUNDS: usize = 64;
+/// Changes looked at before other tasks get their turn.
+const MAX_CHANGES: usize = 4_096;
 
-/// The responses of one Watch call.
+/// The answer to one Watch call.
 pub(in crate::v3) struct WatchStream {
     api: Api,
     /// `None` once the client has closed its side; its watchers live on.
-    requests: Option<Streaming<WatchRequest>>,
+    requests: Option<Messages<WatchRequest>>,
+    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     inbox: Arc<Inbox>,
     watchers: BTreeMap<i64, Watcher>,
-    /// Watchers with history to read, each once: those whose `behind` is set.
-    behind: VecDeque<i64>,
-    ready: VecDeque<WatchResponse>,
+    /// Watchers with history to read, each once under its number: those whose `behind` is set.
+    behind: BTreeMap<u64, i64>,
+    /// The last number given to one that is behind.
+    queued: u64,
+    out: Outgoing,
     /// Where the search for a free id goes on.
     next_id: i64,
     ticker: Option<Pin<Box<Interval>>>,
     /// For values that are not in memory.
     waits: Waits,
+    /// From where on watchers are still to be told of the last tick.
+    ticked: Option<Bound<i64>>,
+    /// What the call ends with, once what is ready has left.
+    end: Option<Status>,
+    ended: bool,
     _open: Open,
     news: Vec<News>,
 }
 
 impl WatchStream {
-    pub(super) fn new(api: Api, requests: Streaming<WatchRequest>) -> Self {
+    pub(super) fn new(api: Api, requests: Messages<WatchRequest>) -> Self {
         Self {
             _open: api.node.metrics().open_watch_stream(),
+            closed: Box::pin(api.node.closed()),
             api,
             requests: Some(requests),
             inbox: Arc::default(),
             watchers: BTreeMap::new(),
-            behind: VecDeque::new(),
-            ready: VecDeque::new(),
+            behind: BTreeMap::new(),
+            queued: 0,
+            out: Outgoing::default(),
             next_id: 0,
             ticker: None,
             waits: Waits::default(),
+            ticked: None,
+            end: None,
+            ended: false,
             news: Vec::new(),
         }
+    }
+
+    /// Does what there is to do until a chunk is full. Returns whether there may be more to do;
+    /// if not, the task is woken when there is.
+    fn work(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
+        if self.closed.as_mut().poll(context).is_ready() {
+            return Err(status::unavailable(&Unavailable::Stopped));
+        }
+        let mut budget = MAX_CHANGES;
+        for _ in 0..ROUNDS {
+            if self.out.is_full() || budget == 0 {
+                break;
+            }
+            self.hear(context);
+            self.poll_ticker(context);
+            let asked = self.poll_request(context)?;
+            let waits = self.deliver(context, &mut budget)?;
+            if !asked && (waits || self.behind.is_empty()) && self.ticked.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes one request, if there is one. Returns whether there was.
@@ -80,17 +121,14 @@ impl WatchStream {
         let Some(requests) = &mut self.requests else {
             return Ok(false);
         };
-        match Pin::new(requests).poll_next(context) {
+        match requests.poll_next(context) {
             Poll::Pending => Ok(false),
             Poll::Ready(None) => {
                 self.requests = None;
                 Ok(false)
             }
             Poll::Ready(Some(request)) => {
-                match request
-                    .map_err(|error| limits::translate(&error).unwrap_or(error))?
-                    .request_union
-                {
+                match request?.request_union {
                     Some(RequestUnion::CreateRequest(request)) => self.create(request),
                     Some(RequestUnion::CancelRequest(request)) => self.cancel(&request),
                     Some(RequestUnion::ProgressRequest(_)) => self.progress(context),
@@ -122,21 +160,25 @@ impl WatchStream {
         let start = Revision::from_wire(request.start_revision);
         let live = start.is_none_or(|start| start > present);
         let filtered = |filter: FilterType| request.filters.contains(&filter.into());
-        let watcher = Watcher {
+        let limit = limits::receive_bytes(self.api.node.config());
+        let mut watcher = Watcher {
             registration,
             next: start.unwrap_or(present.next()),
             start: start.unwrap_or(Revision::ZERO),
             live,
-            behind: !live,
+            behind: None,
             puts: !filtered(FilterType::Noput),
             deletes: !filtered(FilterType::Nodelete),
             prev_kv: request.prev_kv,
-            fragment: request.fragment,
+            address: Address {
+                watch_id: id,
+                limit: request.fragment.then_some(limit),
+            },
             progress_notify: request.progress_notify,
             quiet: true,
         };
-        if watcher.behind {
-            self.behind.push_back(id);
+        if !live {
+            watcher.behind = Some(queue(&mut self.behind, &mut self.queued, id));
         }
         if watcher.progress_notify && self.ticker.is_none() {
             self.ticker = Some(Box::pin(ticker(self.api.progress_interval)));
@@ -187,8 +229,8 @@ impl WatchStream {
         let Some(watcher) = self.watchers.remove(&id) else {
             return false;
         };
-        if watcher.behind {
-            self.behind.retain(|&behind| behind != id);
+        if let Some(number) = watcher.behind {
+            self.behind.remove(&number);
         }
         true
     }
@@ -213,33 +255,34 @@ impl WatchStream {
         }
     }
 
-    /// Tells quiet watchers that asked for it how far they have been served.
-    fn poll_ticker(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(ticker) = &mut self.ticker else {
-            return false;
-        };
-        if ticker.as_mut().poll_tick(context).is_pending() {
-            return false;
+    /// Tells quiet watchers that asked for it how far they have been served, a chunk at a time.
+    fn poll_ticker(&mut self, context: &mut Context<'_>) {
+        if let Some(ticker) = &mut self.ticker {
+            // Until it waits, or nobody would be woken for the next one.
+            while ticker.as_mut().poll_tick(context).is_ready() {
+                self.ticked = Some(Bound::Unbounded);
+            }
         }
+        let Some(from) = self.ticked.take() else {
+            return;
+        };
         let present = self.present(context);
-        let mut told = Vec::new();
-        for (&id, watcher) in &mut self.watchers {
-            let synced = watcher.start <= present && !watcher.behind;
+        let header = self.api.header(present);
+        for (&watch_id, watcher) in self.watchers.range_mut((from, Bound::Unbounded)) {
+            let synced = watcher.start <= present && watcher.behind.is_none();
             if watcher.progress_notify && watcher.quiet && synced {
-                told.push(id);
+                self.out.add(&WatchResponse {
+                    header: Some(header),
+                    watch_id,
+                    ..WatchResponse::default()
+                });
             }
             watcher.quiet = true;
+            if self.out.is_full() {
+                self.ticked = Some(Bound::Excluded(watch_id));
+                return;
+            }
         }
-        for watch_id in told {
-            self.respond(
-                present,
-                WatchResponse {
-                    watch_id,
-                    ..Default::default()
-                },
-            );
-        }
-        true
     }
 
     /// The present revision, up to which `behind` then names every watcher that has news (W2).
@@ -259,106 +302,127 @@ impl WatchStream {
             };
             watcher.registration.listen();
             // A watcher that is behind reads all there is; one that is not has nothing before.
-            if !watcher.behind {
+            if watcher.behind.is_none() {
                 watcher.next = watcher.next.max(news.from);
-                watcher.behind = true;
-                self.behind.push_back(news.watcher);
+                let number = queue(&mut self.behind, &mut self.queued, news.watcher);
+                watcher.behind = Some(number);
             }
         }
     }
 
-    /// Lets one watcher read on. Returns whether there was one.
-    fn deliver(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
-        let Some(&id) = self.behind.front() else {
+    /// Lets those that are behind read on, in turn. Returns whether one waits for a value; then the
+    /// task is woken when it is there.
+    fn deliver(&mut self, context: &mut Context<'_>, budget: &mut usize) -> Result<bool, Status> {
+        if self.behind.is_empty() {
             return Ok(false);
-        };
-        let watcher = self
-            .watchers
-            .get_mut(&id)
-            .expect("what is behind is a watcher");
-        let step = |machine: &Machine, values: &dyn Values| {
-            let (step, batches) = watcher.step(machine.store(), values)?;
-            Ok((step, batches, machine.store().compacted()))
-        };
-        let read = self.api.node.poll_read(context, &mut self.waits, step);
-        let Poll::Ready(read) = read else {
-            return Ok(false);
-        };
-        self.behind.pop_front();
-        let (step, batches, compacted) = read.map_err(|error| status::value(&error))?;
-        watcher.quiet &= batches.is_empty();
-        let fragment = watcher.fragment;
-        match step {
-            Step::Reached => watcher.behind = false,
-            Step::More => self.behind.push_back(id),
-            Step::Compacted => {
-                self.watchers.remove(&id);
-                let response = WatchResponse {
-                    watch_id: id,
-                    canceled: true,
-                    compact_revision: compacted,
-                    ..Default::default()
+        }
+        let Self {
+            api,
+            watchers,
+            behind,
+            queued,
+            out,
+            waits,
+            ..
+        } = self;
+        let header = api.header(Revision::ZERO);
+        let serve = |machine: &Machine, values: &dyn Values| {
+            let mut recent = api.recent();
+            let mut reading = Reading {
+                store: machine.store(),
+                values,
+                recent: &mut recent,
+                header,
+                out,
+                budget: *budget,
+                sent: 0,
+            };
+            let mut served = false;
+            while !reading.out.is_full() && reading.budget > 0 {
+                let Some((&number, &id)) = behind.first_key_value() else {
+                    break;
                 };
-                self.respond(Revision::ZERO, response);
+                let watcher = watchers.get_mut(&id);
+                let watcher = watcher.expect("what is behind is a watcher");
+                let step = match watcher.step(&mut reading) {
+                    Ok(step) => step,
+                    // What the others were sent is sent; it is the first one next time.
+                    Err(_) if served => break,
+                    Err(error) => return Err(error),
+                };
+                served = true;
+                // One that finds nothing has cost something, too.
+                reading.budget = reading.budget.saturating_sub(1);
+                behind.remove(&number);
+                match step {
+                    Step::Reached => watcher.behind = None,
+                    Step::More => watcher.behind = Some(queue(behind, queued, id)),
+                    Step::Compacted => {
+                        watchers.remove(&id);
+                        reading.overtaken(id);
+                    }
+                }
             }
-        }
-        for batch in batches {
-            self.send(id, batch, fragment);
-        }
-        Ok(true)
-    }
-
-    fn send(&mut self, watch_id: i64, batch: Batch, fragment: bool) {
-        let Batch { revision, events } = batch;
-        self.api.node.metrics().events_sent.add(events.len() as u64);
-        let whole = WatchResponse {
-            header: Some(self.api.header(revision)),
-            watch_id,
-            events,
-            ..Default::default()
+            Ok((reading.sent, reading.budget))
         };
-        let limit = limits::receive_bytes(self.api.node.config());
-        if !fragment || whole.events.len() < 2 || whole.encoded_len() < limit {
-            self.ready.push_back(whole);
-        } else {
-            self.ready.extend(pieces(whole, limit));
-        }
+        let Poll::Ready(read) = api.node.poll_read(context, waits, serve) else {
+            return Ok(true);
+        };
+        let (sent, left) = read.map_err(|error| match error {
+            StepError::Value(error) => status::value(&error),
+            StepError::Status(status) => status,
+        })?;
+        *budget = left;
+        api.node.metrics().events_sent.add(sent as u64);
+        Ok(false)
     }
 
     fn respond(&mut self, revision: Revision, response: WatchResponse) {
-        let header: ResponseHeader = self.api.header(revision);
-        self.ready.push_back(WatchResponse {
-            header: Some(header),
+        self.out.add(&WatchResponse {
+            header: Some(self.api.header(revision)),
             ..response
         });
     }
 }
 
-impl Stream for WatchStream {
-    type Item = Result<WatchResponse, Status>;
+impl HttpBody for WatchStream {
+    type Data = Bytes;
+    type Error = Infallible;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = self.get_mut();
-        for _ in 0..STEPS_A_TURN {
-            if let Some(response) = this.ready.pop_front() {
-                return Poll::Ready(Some(Ok(response)));
-            }
-            this.hear(context);
-            let mut busy = this.poll_ticker(context);
-            match this
-                .poll_request(context)
-                .and_then(|asked| Ok(asked | this.deliver(context)?))
-            {
-                Ok(worked) => busy |= worked,
-                Err(status) => return Poll::Ready(Some(Err(status))),
-            }
-            if !busy {
-                return Poll::Pending;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let mut more = false;
+        if this.end.is_none() && this.out.is_empty() {
+            match this.work(context) {
+                Ok(goes_on) => more = goes_on,
+                Err(status) => this.end = Some(status),
             }
         }
-        context.waker().wake_by_ref();
+        if let Some(chunk) = this.out.take() {
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        if let Some(status) = this.end.take() {
+            this.ended = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(unary::trailers(&status)))));
+        }
+        if more {
+            context.waker().wake_by_ref();
+        }
         Poll::Pending
     }
+}
+
+/// Puts a watcher behind all that are behind. Returns its number.
+fn queue(behind: &mut BTreeMap<u64, i64>, queued: &mut u64, id: i64) -> u64 {
+    *queued += 1;
+    behind.insert(*queued, id);
+    *queued
 }
 
 /// The range that a watch names: an empty key is the lowest one.
@@ -370,48 +434,6 @@ fn watched(key: Bytes, range_end: Bytes) -> KeyRange {
     };
     KeyRange::from_parts(key, range_end)
 }
-
-/// Cuts a response into pieces under `limit` bytes, or of one event; all but the last say so.
-fn pieces(whole: WatchResponse, limit: usize) -> Vec<WatchResponse> {
-    let WatchResponse {
-        header,
-        watch_id,
-        events,
-        ..
-    } = whole;
-    let empty = WatchResponse {
-        header,
-        watch_id,
-        fragment: true,
-        ..Default::default()
-    };
-    let mut pieces: Vec<WatchResponse> = Vec::new();
-    let mut bytes = 0;
-    for event in events {
-        let len = event.encoded_len();
-        let len = EVENT_TAG_BYTES + prost::length_delimiter_len(len) + len;
-        match pieces.last_mut() {
-            Some(piece) if bytes + len < limit => {
-                piece.events.push(event);
-                bytes += len;
-            }
-            _ => {
-                bytes = empty.encoded_len() + len;
-                pieces.push(WatchResponse {
-                    events: vec![event],
-                    ..empty.clone()
-                });
-            }
-        }
-    }
-    if let Some(last) = pieces.last_mut() {
-        last.fragment = false;
-    }
-    pieces
-}
-
-/// What stands before an event and its length.
-const EVENT_TAG_BYTES: usize = 1;
 
 /// Ticks every `period` and up to a tenth more, so that streams do not all tick at once.
 fn ticker(period: Duration) -> Interval {

@@ -5,20 +5,16 @@
 //!
 //! Source: spec/v3-api.md §2.7.
 
-use bytes::Bytes;
-use quorate_proto::mvccpb::{Event, KeyValue, event::EventType};
+use quorate_proto::etcdserverpb::{ResponseHeader, WatchResponse};
 use quorate_store::{Change, Class, Revision, Store, ValueError, Values};
+use tonic::Status;
 
-use crate::v3::encode;
+use super::event::{Event, Recent};
+use super::output::{Address, CHUNK_BYTES, Outgoing};
 use crate::watch::Registration;
 
-/// A step stops after so many changes looked at, so that the machine's guard is held briefly.
-const STEP_CHANGES: usize = 4_096;
-/// A step stops after so many revisions with events; one response of a watcher that catches up
-/// holds no more.
-const STEP_REVISIONS: usize = 1_000;
-/// A step stops once its events hold so many bytes of keys and values.
-const STEP_BYTES: usize = 128 << 10;
+/// One response of a watcher that catches up tells of no more revisions.
+const RESPONSE_REVISIONS: usize = 1_000;
 
 /// A watcher of a stream.
 pub(super) struct Watcher {
@@ -29,16 +25,16 @@ pub(super) struct Watcher {
     pub(super) start: Revision,
     /// It has reached the present once: each revision is a response of its own.
     pub(super) live: bool,
-    /// There may be something for it from `next` on.
-    pub(super) behind: bool,
+    /// Its number in the queue of those for whom there may be something from `next` on.
+    pub(super) behind: Option<u64>,
     /// Whether puts are wanted.
     pub(super) puts: bool,
     /// Whether deletes are wanted.
     pub(super) deletes: bool,
     /// Whether events tell what stood there before.
     pub(super) prev_kv: bool,
-    /// Whether large responses may be cut in pieces.
-    pub(super) fragment: bool,
+    /// Its responses' watch id, and whether they may be cut in pieces.
+    pub(super) address: Address,
     /// Whether it is told regularly that nothing happened.
     pub(super) progress_notify: bool,
     /// Nothing was sent since the last tick of the progress timer.
@@ -56,138 +52,173 @@ pub(super) enum Step {
     Compacted,
 }
 
-/// Events of one response, and the revision its header shows.
-#[derive(Debug, PartialEq)]
-pub(super) struct Batch {
-    pub(super) revision: Revision,
-    pub(super) events: Vec<Event>,
+/// Why a step could not be made.
+pub(super) enum StepError {
+    /// A value cannot be read.
+    Value(ValueError),
+    /// The call must end.
+    Status(Status),
 }
 
-/// What a step has found so far.
+/// What steps read from and write to, while the machine is held.
+pub(super) struct Reading<'a> {
+    pub(super) store: &'a Store,
+    pub(super) values: &'a dyn Values,
+    pub(super) recent: &'a mut Recent,
+    /// With any revision.
+    pub(super) header: ResponseHeader,
+    pub(super) out: &'a mut Outgoing,
+    /// Changes that may still be looked at, so that the machine is held briefly.
+    pub(super) budget: usize,
+    /// Events that were sent.
+    pub(super) sent: usize,
+}
+
+/// What a step has found for its next response.
+#[derive(Default)]
 struct Found {
-    /// Each revision is a batch of its own.
-    apart: bool,
-    present: Revision,
-    batches: Vec<Batch>,
-    last: Revision,
-    revisions: usize,
+    events: Vec<Event>,
     bytes: usize,
+    /// Those of revisions that were read to their end.
+    whole: usize,
+    revisions: usize,
 }
 
 impl Watcher {
-    /// Reads on from the cursor, to the present or a bound, and returns what it found.
+    /// Reads on from the cursor, to the present or a bound, and sends what it found.
     ///
     /// # Errors
-    /// [`ValueError`] when a value cannot be read; the cursor then stands where it stood.
-    pub(super) fn step(
-        &mut self,
-        store: &Store,
-        values: &dyn Values,
-    ) -> Result<(Step, Vec<Batch>), ValueError> {
+    /// As [`Reading::send`], and [`ValueError`] when the next event's value cannot be read; then
+    /// nothing was sent.
+    pub(super) fn step(&mut self, reading: &mut Reading<'_>) -> Result<Step, StepError> {
+        let store = reading.store;
         if self.next < store.oldest() {
-            return Ok((Step::Compacted, Vec::new()));
+            return Ok(Step::Compacted);
         }
-        let present = store.revision();
-        let mut found = Found::new(self.live, present);
-        let (mut scanned, mut at) = (0, Revision::ZERO);
+        let (present, sent) = (store.revision(), reading.sent);
+        let (mut found, mut at) = (Found::default(), Revision::ZERO);
         for change in store.changes(self.next) {
             // R2.
-            if change.revision != at && (scanned >= STEP_CHANGES || found.is_full()) {
-                self.next = change.revision;
-                return Ok((Step::More, found.batches));
+            if change.revision != at {
+                found.end_revision();
+                if self.live {
+                    self.send(&mut found, at, reading)?;
+                }
+                let full = reading.out.len() + found.bytes >= CHUNK_BYTES;
+                if full || reading.budget == 0 || found.revisions >= RESPONSE_REVISIONS {
+                    self.next = change.revision;
+                    self.send(&mut found, present, reading)?;
+                    return Ok(Step::More);
+                }
+                at = change.revision;
             }
-            at = change.revision;
-            scanned += 1;
-            if let Some(event) = self.event(change, store, values)? {
-                found.push(at, event);
+            reading.budget = reading.budget.saturating_sub(1);
+            match self.event(change, reading) {
+                Ok(None) => {}
+                Ok(Some(event)) => found.push(event),
+                Err(error) if found.whole == 0 && reading.sent == sent => {
+                    return Err(error.into());
+                }
+                // First what could be read.
+                Err(_) => {
+                    found.events.truncate(found.whole);
+                    self.next = at;
+                    self.send(&mut found, present, reading)?;
+                    return Ok(Step::More);
+                }
             }
         }
+        let revision = if self.live { at } else { present };
+        self.send(&mut found, revision, reading)?;
         self.next = self.next.max(present.next());
         self.live = true;
-        Ok((Step::Reached, found.batches))
+        Ok(Step::Reached)
+    }
+
+    /// Sends what was found in a response that shows `revision`, if there is something.
+    fn send(
+        &mut self,
+        found: &mut Found,
+        revision: Revision,
+        reading: &mut Reading<'_>,
+    ) -> Result<(), Status> {
+        if found.events.is_empty() {
+            return Ok(());
+        }
+        let header = ResponseHeader {
+            revision: revision.to_wire(),
+            ..reading.header
+        };
+        reading
+            .out
+            .add_events(&header, &self.address, &found.events)?;
+        reading.sent += found.events.len();
+        self.quiet = false;
+        // The room for events stays.
+        found.events.clear();
+        (found.bytes, found.whole, found.revisions) = (0, 0, 0);
+        Ok(())
     }
 
     /// What the client is told of a change; nothing of one it did not ask for.
     fn event(
         &self,
         change: &Change,
-        store: &Store,
-        values: &dyn Values,
+        reading: &mut Reading<'_>,
     ) -> Result<Option<Event>, ValueError> {
         match change.class {
             Class::File if self.registration.range().contains(&change.key) => {}
             Class::File | Class::Dir => return Ok(None),
         }
-        let (key, revision) = (&change.key, change.revision);
-        let version = store
-            .file_written_at(key, revision)
-            .expect("history names no version that is compacted (H2)");
-        let is_delete = version.count == 0;
-        if !(if is_delete { self.deletes } else { self.puts }) {
-            return Ok(None);
-        }
-        let before = revision.previous();
-        let prev = (self.prev_kv && before >= store.oldest())
-            .then(|| store.file_at(key, before))
-            .flatten()
-            .map(|prev| encode::version(key, prev, values))
-            .transpose()?;
-        let (kind, kv) = if is_delete {
-            (EventType::Delete, deleted(key, revision))
+        let Reading {
+            recent,
+            store,
+            values,
+            ..
+        } = reading;
+        let event = recent.event(change, self.prev_kv, store, *values)?;
+        let wanted = if event.is_delete {
+            self.deletes
         } else {
-            (EventType::Put, encode::version(key, version, values)?)
+            self.puts
         };
-        Ok(Some(Event {
-            r#type: kind.into(),
-            kv: Some(kv),
-            prev_kv: prev,
-        }))
+        Ok(wanted.then_some(event))
     }
 }
 
 impl Found {
-    fn new(apart: bool, present: Revision) -> Self {
-        let last = Revision::ZERO;
-        Self {
-            apart,
-            present,
-            batches: Vec::new(),
-            last,
-            revisions: 0,
-            bytes: 0,
-        }
+    fn push(&mut self, event: Event) {
+        self.bytes += event.field.len();
+        self.events.push(event);
     }
 
-    fn is_full(&self) -> bool {
-        self.revisions >= STEP_REVISIONS || self.bytes >= STEP_BYTES
-    }
-
-    fn push(&mut self, at: Revision, event: Event) {
-        self.bytes += size(event.kv.as_ref()) + size(event.prev_kv.as_ref());
-        let new = at != self.last;
-        self.revisions += usize::from(new);
-        self.last = at;
-        match self.batches.last_mut() {
-            Some(batch) if !(new && self.apart) => batch.events.push(event),
-            _ => {
-                let revision = if self.apart { at } else { self.present };
-                self.batches.push(Batch {
-                    revision,
-                    events: vec![event],
-                });
-            }
-        }
+    fn end_revision(&mut self) {
+        self.revisions += usize::from(self.events.len() > self.whole);
+        self.whole = self.events.len();
     }
 }
 
-fn deleted(key: &[u8], revision: Revision) -> KeyValue {
-    KeyValue {
-        key: Bytes::copy_from_slice(key),
-        mod_revision: revision.to_wire(),
-        ..KeyValue::default()
+impl Reading<'_> {
+    /// Ends a watcher that compaction has overtaken.
+    pub(super) fn overtaken(&mut self, watch_id: i64) {
+        self.out.add(&WatchResponse {
+            header: Some(self.header),
+            watch_id,
+            canceled: true,
+            compact_revision: self.store.compacted(),
+            ..WatchResponse::default()
+        });
     }
 }
 
-fn size(kv: Option<&KeyValue>) -> usize {
-    kv.map_or(0, |kv| kv.key.len() + kv.value.len())
+impl From<ValueError> for StepError {
+    fn from(error: ValueError) -> Self {
+        Self::Value(error)
+    }
+}
+
+impl From<Status> for StepError {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
 }
