@@ -17,9 +17,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::arrival::Stage;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
@@ -36,6 +39,7 @@ pub(crate) struct Mended<R> {
     read: R,
     /// While the first HEADERS frame has not passed.
     head: Option<Head>,
+    stage: Arc<Stage>,
 }
 
 #[derive(Default)]
@@ -46,14 +50,17 @@ struct Head {
     passed: Vec<u8>,
     handed: usize,
     preface: bool,
+    /// A frame has passed behind the preface.
+    framed: bool,
     done: bool,
 }
 
 impl<R> Mended<R> {
-    pub(crate) fn new(read: R) -> Self {
+    pub(crate) fn new(read: R, stage: Arc<Stage>) -> Self {
         Self {
             read,
             head: Some(Head::default()),
+            stage,
         }
     }
 }
@@ -77,8 +84,16 @@ impl<R: AsyncRead + Unpin> AsyncRead for Mended<R> {
             let mut read = ReadBuf::new(&mut bytes);
             ready!(Pin::new(&mut this.read).poll_read(context, &mut read))?;
             head.take(read.filled());
+            if head.framed {
+                this.stage.speaks_http2();
+            }
         }
-        Pin::new(&mut this.read).poll_read(context, to)
+        let before = to.filled().len();
+        let read = Pin::new(&mut this.read).poll_read(context, to);
+        if to.filled().len() > before {
+            this.stage.received();
+        }
+        read
     }
 }
 
@@ -128,6 +143,7 @@ impl Head {
         if self.held.len() < whole {
             return false;
         }
+        self.framed = true;
         if kind == HEADERS {
             mend(&mut self.held[FRAME_HEAD..whole], flags);
             self.pass_all();
@@ -275,7 +291,10 @@ mod tests {
                 .unwrap();
         });
         let mut output = Vec::new();
-        Mended::new(read).read_to_end(&mut output).await.unwrap();
+        Mended::new(read, Stage::new())
+            .read_to_end(&mut output)
+            .await
+            .unwrap();
         writing.await.unwrap();
         output
     }

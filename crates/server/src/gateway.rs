@@ -28,6 +28,8 @@ use prost_reflect::{
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use crate::arrival;
+use crate::node::Unavailable;
 use crate::v3::Services;
 use call::Replies;
 use scan::{Next, Reader};
@@ -167,15 +169,24 @@ impl Gateway {
     async fn single(&self, method: &MethodDescriptor, body: &mut Body) -> Result<Bytes, Status> {
         let mut reader = Reader::default();
         let mut ended = false;
+        let mut held = self.services.hold();
         loop {
             let next = reader.next(ended).map_err(Status::invalid_argument)?;
             match next {
                 Next::Value(text) => return decoded(&text, method.input()),
                 // No body is the empty message.
                 Next::End => return Ok(call::framed(&[])),
-                Next::More => match body.frame().await {
-                    Some(Ok(frame)) => reader.push(&frame.into_data().unwrap_or_default()),
-                    Some(Err(error)) => return Err(Status::cancelled(error.to_string())),
+                Next::More => match arrival::next(body).await {
+                    Some(Ok(frame)) => {
+                        let piece = frame.into_data().unwrap_or_default();
+                        if !held.grow(piece.len()) {
+                            return Err(Status::resource_exhausted(
+                                Unavailable::TooManyRequests.to_string(),
+                            ));
+                        }
+                        reader.push(&piece);
+                    }
+                    Some(Err(broken)) => return Err(Status::cancelled(broken.to_string())),
                     None => ended = true,
                 },
             }

@@ -1,5 +1,6 @@
 //! The server: sockets, files, threads and flags around the replicated store.
 
+pub mod arrival;
 mod authority;
 pub mod config;
 mod date;

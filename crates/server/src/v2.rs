@@ -27,8 +27,8 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 
+use crate::arrival;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::metrics;
@@ -147,7 +147,7 @@ fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
 async fn discard(body: &mut Body, limit: usize) {
     let mut left = limit;
     while left > 0
-        && let Some(Ok(frame)) = body.frame().await
+        && let Some(Ok(frame)) = arrival::next(body).await
     {
         left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }

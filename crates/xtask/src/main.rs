@@ -7,6 +7,7 @@
 //! that `cargo nextest` could hold.
 
 mod architecture;
+mod bad_input;
 mod bench;
 mod conformance;
 mod etcd3gw;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
+    architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
     python_etcd, rust_checks, sim,
 };
 
@@ -106,6 +106,12 @@ pub(crate) const SUITES: &[Suite] = &[
         300,
         "the etcd-client crate's own tests",
         etcd_client::suite,
+    ),
+    suite(
+        "bad-input",
+        90,
+        "what no client, peer or directory should send or hold",
+        bad_input::suite,
     ),
     suite(
         "kill",
