@@ -21,6 +21,7 @@ mod kill;
 mod member;
 mod normalise;
 mod outcome;
+mod pytest;
 mod python_etcd;
 mod runner;
 mod rust_checks;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
+    architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill, pytest,
     python_etcd, rust_checks, sim,
 };
 
@@ -100,6 +100,18 @@ pub(crate) const SUITES: &[Suite] = &[
         120,
         "the tests of etcd3gw 2.7.0, over the JSON gateway",
         etcd3gw::suite,
+    ),
+    suite(
+        "aetcd",
+        90,
+        "aetcd 1.0.0's own integration tests",
+        pytest::aetcd,
+    ),
+    suite(
+        "etcd3",
+        120,
+        "python-etcd3 0.12.0's own tests",
+        pytest::etcd3,
     ),
     suite(
         "etcd-client",

@@ -471,8 +471,11 @@ fn unknown_numbers(target: &Target) -> Result<String> {
 
 fn nested(target: &Target) -> Result<String> {
     let put = op(2, &bytes_field(1, b"deep"));
-    let deep =
-        |levels: usize| (0..levels).fold(txn(&[put.clone()]), |inner, _| txn(&[op(4, &inner)]));
+    let deep = |levels: usize| {
+        (0..levels).fold(txn(std::slice::from_ref(&put)), |inner, _| {
+            txn(&[op(4, &inner)])
+        })
+    };
     let wide: Vec<_> = (0..60)
         .map(|_| op(4, &txn(&vec![op(4, b""); 60])))
         .collect();
