@@ -34,6 +34,41 @@ const LONGEST: usize = 16 << 10;
 /// `:authority` in the static table.
 const AUTHORITY: usize = 1;
 
+/// Passes input that comes in pieces: it keeps its length, and all of it if it is no HTTP/2.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(piece: u8, input: &[u8]) {
+    struct Pieces<'a>(&'a [u8], usize);
+    impl AsyncRead for Pieces<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            to: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let (piece, rest) = self
+                .0
+                .split_at(self.0.len().min(self.1).min(to.remaining()));
+            to.put_slice(piece);
+            self.0 = rest;
+            Poll::Ready(Ok(()))
+        }
+    }
+    let mut mended = Mended::new(Pieces(input, usize::from(piece).max(1)), Stage::new());
+    let mut output = Vec::new();
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    loop {
+        let mut bytes = [0; 1000];
+        let mut to = ReadBuf::new(&mut bytes);
+        let read = Pin::new(&mut mended).poll_read(&mut context, &mut to);
+        assert!(matches!(read, Poll::Ready(Ok(()))));
+        if to.filled().is_empty() {
+            break;
+        }
+        output.extend_from_slice(to.filled());
+    }
+    assert_eq!(output.len(), input.len(), "A1");
+    assert!(input.starts_with(PREFACE) || output == input);
+}
+
 /// A connection's input.
 pub(crate) struct Mended<R> {
     read: R,

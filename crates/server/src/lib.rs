@@ -5,6 +5,8 @@ mod authority;
 pub mod config;
 mod date;
 pub mod disk;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gateway;
 pub mod logging;
 mod metrics;

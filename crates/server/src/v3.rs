@@ -40,6 +40,9 @@ use crate::node::{Node, Unavailable};
 
 pub use service::{Services, services};
 
+#[cfg(fuzzing)]
+pub(crate) use decode::fuzz;
+
 /// The responses of a streaming call.
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

@@ -15,6 +15,7 @@ mod etcd_client;
 mod etcdctl;
 mod examples;
 mod full_disk;
+mod fuzz;
 mod golden;
 mod http;
 mod kill;
