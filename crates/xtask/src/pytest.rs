@@ -65,6 +65,10 @@ const AETCD: Client = Client {
             "tests/integration/test_cluster.py::test_member_list",
             "wants three members",
         ),
+        (
+            "tests/integration/test_kv.py::test_get_key_with_serializable",
+            "wants three members",
+        ),
     ],
 };
 
