@@ -2,8 +2,8 @@
 #![no_main]
 
 use quorate_fuzz::Files;
-use quorate_log::{CheckpointWriter, Config, DirectoryId, Journal, newest_checkpoint};
 use quorate_log::prepare_segment;
+use quorate_log::{CheckpointWriter, Config, DirectoryId, Journal, newest_checkpoint};
 use quorate_replica::Machine;
 use quorate_store::Loader;
 
@@ -33,7 +33,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let name = "00000000000000000001.checkpoint";
-    files.overwrite(name, usize::from(u16::from_le_bytes([low, high]) % 1024), bytes);
+    files.overwrite(
+        name,
+        usize::from(u16::from_le_bytes([low, high]) % 1024),
+        bytes,
+    );
     let Ok(newest) = newest_checkpoint(&files, DIRECTORY) else {
         return;
     };

@@ -20,10 +20,14 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         while store.purge(100) {}
         let mut cursor = store.begin_walk();
         let mut rows = Vec::new();
-        while store.walk(&mut cursor, 1 << 16, &mut |row: &[u8]| rows.push(row.to_vec())) {}
+        while store.walk(&mut cursor, 1 << 16, &mut |row: &[u8]| {
+            rows.push(row.to_vec())
+        }) {}
         let mut again = Loader::default();
         for row in rows {
-            again.row(Bytes::from(row)).expect("what was walked is loaded");
+            again
+                .row(Bytes::from(row))
+                .expect("what was walked is loaded");
         }
         again.finish().expect("what was walked is loaded");
     }

@@ -48,7 +48,9 @@ impl Disk for Files {
 
     fn read_at(&self, name: &str, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
         self.with(name, |file| {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(file.len());
+            let from = usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .min(file.len());
             let len = into.len().min(file.len() - from);
             into[..len].copy_from_slice(&file[from..from + len]);
             len
