@@ -62,6 +62,13 @@ impl Disk for Files {
         Ok(())
     }
 
+    fn allocate(&self, name: &str, bytes: u64) -> Result<(), DiskError> {
+        self.with(name, |file| {
+            let len = usize::try_from(bytes).expect("a small file");
+            file.resize(len.max(file.len()), 0);
+        })
+    }
+
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
         self.with(name, |file| {
             let from = usize::try_from(offset).expect("a small file");
