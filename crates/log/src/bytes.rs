@@ -29,6 +29,9 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Checksums are 0 when decoders are fuzzed, or no input would get behind them.
+const CHECKED: bool = !cfg!(fuzzing);
+
 /// A CRC32C over bytes that come in pieces.
 pub(crate) struct Crc32c(crc_fast::Digest);
 
@@ -42,11 +45,18 @@ impl Crc32c {
     }
 
     pub(crate) fn finish(&self) -> u32 {
+        if !CHECKED {
+            return 0;
+        }
         u32::try_from(self.0.finalize()).expect("a CRC of 32 bits has 32 bits")
     }
 }
 
 /// The CRC32C of one piece.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
+    if CHECKED {
+        crc_fast::crc32_iscsi(bytes)
+    } else {
+        0
+    }
 }

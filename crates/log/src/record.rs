@@ -188,7 +188,8 @@ fn decode_body(kind: u8, body: &[u8], end: usize) -> Option<Record<'_>> {
             };
             let data = fields.0;
             let data_offset = end - data.len();
-            (index > 0).then_some(Record::Entry {
+            // An index must have a next one.
+            (index > 0 && index < u64::MAX).then_some(Record::Entry {
                 index,
                 term,
                 kind,
@@ -226,5 +227,31 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         (self.next < self.all.len()).then(|| self.read())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_without_a_next_one_is_malformed() {
+        for (index, is_good) in [
+            (0, false),
+            (1, true),
+            (u64::MAX - 1, true),
+            (u64::MAX, false),
+        ] {
+            let entry = Entry {
+                index,
+                term: 1,
+                kind: EntryKind::Normal,
+                data: Bytes::from_static(b"x"),
+            };
+            let mut bytes = Vec::new();
+            encode_entry(&entry, &mut bytes);
+            let read = Records::new(&bytes).next().expect("a record");
+            assert_eq!(read.is_ok(), is_good, "{index}");
+        }
     }
 }

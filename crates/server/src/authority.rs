@@ -17,9 +17,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::arrival::Stage;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
@@ -31,11 +34,47 @@ const LONGEST: usize = 16 << 10;
 /// `:authority` in the static table.
 const AUTHORITY: usize = 1;
 
+/// Passes input that comes in pieces: it keeps its length, and all of it if it is no HTTP/2.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(piece: u8, input: &[u8]) {
+    struct Pieces<'a>(&'a [u8], usize);
+    impl AsyncRead for Pieces<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            to: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let (piece, rest) = self
+                .0
+                .split_at(self.0.len().min(self.1).min(to.remaining()));
+            to.put_slice(piece);
+            self.0 = rest;
+            Poll::Ready(Ok(()))
+        }
+    }
+    let mut mended = Mended::new(Pieces(input, usize::from(piece).max(1)), Stage::new());
+    let mut output = Vec::new();
+    let mut context = Context::from_waker(std::task::Waker::noop());
+    loop {
+        let mut bytes = [0; 1000];
+        let mut to = ReadBuf::new(&mut bytes);
+        let read = Pin::new(&mut mended).poll_read(&mut context, &mut to);
+        assert!(matches!(read, Poll::Ready(Ok(()))));
+        if to.filled().is_empty() {
+            break;
+        }
+        output.extend_from_slice(to.filled());
+    }
+    assert_eq!(output.len(), input.len(), "A1");
+    assert!(input.starts_with(PREFACE) || output == input);
+}
+
 /// A connection's input.
 pub(crate) struct Mended<R> {
     read: R,
     /// While the first HEADERS frame has not passed.
     head: Option<Head>,
+    stage: Arc<Stage>,
 }
 
 #[derive(Default)]
@@ -46,14 +85,17 @@ struct Head {
     passed: Vec<u8>,
     handed: usize,
     preface: bool,
+    /// A frame has passed behind the preface.
+    framed: bool,
     done: bool,
 }
 
 impl<R> Mended<R> {
-    pub(crate) fn new(read: R) -> Self {
+    pub(crate) fn new(read: R, stage: Arc<Stage>) -> Self {
         Self {
             read,
             head: Some(Head::default()),
+            stage,
         }
     }
 }
@@ -77,8 +119,16 @@ impl<R: AsyncRead + Unpin> AsyncRead for Mended<R> {
             let mut read = ReadBuf::new(&mut bytes);
             ready!(Pin::new(&mut this.read).poll_read(context, &mut read))?;
             head.take(read.filled());
+            if head.framed {
+                this.stage.speaks_http2();
+            }
         }
-        Pin::new(&mut this.read).poll_read(context, to)
+        let before = to.filled().len();
+        let read = Pin::new(&mut this.read).poll_read(context, to);
+        if to.filled().len() > before {
+            this.stage.received();
+        }
+        read
     }
 }
 
@@ -128,6 +178,7 @@ impl Head {
         if self.held.len() < whole {
             return false;
         }
+        self.framed = true;
         if kind == HEADERS {
             mend(&mut self.held[FRAME_HEAD..whole], flags);
             self.pass_all();
@@ -275,7 +326,10 @@ mod tests {
                 .unwrap();
         });
         let mut output = Vec::new();
-        Mended::new(read).read_to_end(&mut output).await.unwrap();
+        Mended::new(read, Stage::new())
+            .read_to_end(&mut output)
+            .await
+            .unwrap();
         writing.await.unwrap();
         output
     }

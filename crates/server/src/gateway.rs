@@ -28,6 +28,8 @@ use prost_reflect::{
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
+use crate::arrival;
+use crate::node::Unavailable;
 use crate::v3::Services;
 use call::Replies;
 use scan::{Next, Reader};
@@ -59,6 +61,50 @@ const ROUTES: &[(&str, &str, &str)] = &[
 /// JSON may be longer than the message it makes: base64 alone takes a third more.
 const JSON_FACTOR: usize = 4;
 const METADATA: &str = "grpc-metadata-";
+
+/// Reads JSON as the request of one of the routes, cut into pieces; what is a message for us must be
+/// one for the services.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(pick: u8, piece: u8, text: &[u8]) {
+    static POOL: std::sync::LazyLock<DescriptorPool> = std::sync::LazyLock::new(|| {
+        DescriptorPool::decode(quorate_proto::DESCRIPTORS).expect("descriptors")
+    });
+    let (_, service, name) = ROUTES[usize::from(pick) % ROUTES.len()];
+    let service = POOL.get_service_by_name(&format!("etcdserverpb.{service}"));
+    let method = service.and_then(|found| found.methods().find(|m| m.name() == name));
+    let method = method.expect("a method");
+    let mut reader = Reader::default();
+    let mut pieces = text.chunks(usize::from(piece).max(1));
+    let mut ended = false;
+    loop {
+        match reader.next(ended) {
+            Err(_) | Ok(Next::End) => return,
+            Ok(Next::More) => match pieces.next() {
+                Some(piece) => reader.push(piece),
+                None => ended = true,
+            },
+            Ok(Next::Value(value)) => {
+                let whole: Result<serde_json::Value, _> = serde_json::from_slice(&value);
+                if let Err(error) = whole {
+                    // It knows no such depths, no such numbers and no lone surrogates.
+                    let text = error.to_string();
+                    let known = [
+                        "recursion",
+                        "out of range",
+                        "surrogate",
+                        "escape",
+                        "unicode",
+                        "code point",
+                    ];
+                    assert!(known.iter().any(|word| text.contains(word)), "{text}");
+                }
+                if let Ok(framed) = decoded(&value, method.input()) {
+                    DynamicMessage::decode(method.input(), &framed[5..]).expect("a message");
+                }
+            }
+        }
+    }
+}
 
 /// The gateway in front of a member's services.
 pub(crate) struct Gateway {
@@ -167,15 +213,24 @@ impl Gateway {
     async fn single(&self, method: &MethodDescriptor, body: &mut Body) -> Result<Bytes, Status> {
         let mut reader = Reader::default();
         let mut ended = false;
+        let mut held = self.services.hold();
         loop {
             let next = reader.next(ended).map_err(Status::invalid_argument)?;
             match next {
                 Next::Value(text) => return decoded(&text, method.input()),
                 // No body is the empty message.
                 Next::End => return Ok(call::framed(&[])),
-                Next::More => match body.frame().await {
-                    Some(Ok(frame)) => reader.push(&frame.into_data().unwrap_or_default()),
-                    Some(Err(error)) => return Err(Status::cancelled(error.to_string())),
+                Next::More => match arrival::next(body).await {
+                    Some(Ok(frame)) => {
+                        let piece = frame.into_data().unwrap_or_default();
+                        if !held.grow(piece.len()) {
+                            return Err(Status::resource_exhausted(
+                                Unavailable::TooManyRequests.to_string(),
+                            ));
+                        }
+                        reader.push(&piece);
+                    }
+                    Some(Err(broken)) => return Err(Status::cancelled(broken.to_string())),
                     None => ended = true,
                 },
             }

@@ -1,9 +1,12 @@
 //! The server: sockets, files, threads and flags around the replicated store.
 
+pub mod arrival;
 mod authority;
 pub mod config;
 mod date;
 pub mod disk;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod gateway;
 pub mod logging;
 mod metrics;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use quorate::config::{self, Config, Invocation, UtilCommand, Warning, version};
-use quorate::{logging, serve, util};
+use quorate::{arrival, logging, serve, util};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
@@ -34,6 +34,7 @@ fn serve(config: Config, warnings: &[Warning]) -> ExitCode {
         eprintln!("quorate: {error}");
         return ExitCode::FAILURE;
     }
+    arrival::raise_file_limit();
     for warning in warnings {
         tracing::warn!("{warning}");
     }

@@ -45,15 +45,24 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
+
+    /// Counts less again, where the number stands for what is there.
+    pub(crate) fn take(&self, count: u64) {
+        self.0.fetch_sub(count, Relaxed);
+    }
+
+    pub(crate) fn set(&self, count: u64) {
+        self.0.store(count, Relaxed);
+    }
 }
 
 /// Counts while it lives.
 #[derive(Debug)]
-pub(crate) struct Open(Arc<Metrics>);
+pub(crate) struct Open(Arc<Metrics>, fn(&Metrics) -> &Counter);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.watch_streams.0.fetch_sub(1, Relaxed);
+        self.1(&self.0).take(1);
     }
 }
 
@@ -79,6 +88,11 @@ pub(crate) struct Metrics {
     pub(crate) ranges: Counter,
     pub(crate) events_sent: Counter,
     watch_streams: Counter,
+    /// Connections of clients, and how many there may be.
+    pub(crate) connections: Counter,
+    pub(crate) connections_bound: Counter,
+    /// Bytes of bodies that have not arrived whole.
+    pub(crate) arriving_bytes: Counter,
     pub(crate) checkpoints: Counter,
     /// The size of the newest checkpoint of this run.
     checkpoint_bytes: Counter,
@@ -120,14 +134,23 @@ pub(crate) const CHECKS: [(&str, &str); 5] = [
 impl Metrics {
     /// Counts a watch stream as long as the answer lives.
     pub(crate) fn open_watch_stream(self: &Arc<Self>) -> Open {
-        self.watch_streams.one();
-        Open(self.clone())
+        self.open(|metrics| &metrics.watch_streams)
+    }
+
+    /// Counts a client's connection as long as the answer lives.
+    pub(crate) fn open_connection(self: &Arc<Self>) -> Open {
+        self.open(|metrics| &metrics.connections)
+    }
+
+    fn open(self: &Arc<Self>, counter: fn(&Metrics) -> &Counter) -> Open {
+        counter(self).one();
+        Open(self.clone(), counter)
     }
 
     /// Notes a checkpoint of so many bytes.
     pub(crate) fn took_checkpoint(&self, bytes: u64) {
         self.checkpoints.one();
-        self.checkpoint_bytes.0.store(bytes, Relaxed);
+        self.checkpoint_bytes.set(bytes);
     }
 
     /// Notes what a check found.
@@ -139,7 +162,7 @@ impl Metrics {
             &probe.failures
         };
         count.one();
-        probe.is_well.0.store(u64::from(is_well), Relaxed);
+        probe.is_well.set(u64::from(is_well));
     }
 }
 

@@ -82,6 +82,14 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         }
     }
 
+    /// Adds last words, if nothing waits to leave before them.
+    pub(crate) fn say(&self, words: &[u8]) {
+        let mut waiting = self.waiting();
+        if waiting.buffer.is_empty() {
+            waiting.buffer.extend_from_slice(words);
+        }
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting<W>> {
         self.waiting
             .lock()

@@ -3,7 +3,8 @@
 //! One port speaks HTTP/1.1 and HTTP/2 without TLS. A request whose content is gRPC goes to `v3`,
 //! every other one to `v2`, which also has the small endpoints and hands v3's JSON to the gateway.
 //!
-//! Never looks into a request beyond its content type and path.
+//! Never looks into a request beyond its content type and path. How long a head may take, and how
+//! many connections fit, is `arrival`'s.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -11,26 +12,28 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Request, Response};
 use futures_util::FutureExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::arrival::{self, Patience, Stage};
 use crate::authority::Mended;
 use crate::config::{Config, ListenUrl};
 use crate::gateway::Gateway;
 use crate::node::{Node, OpenError, Running};
-use crate::{output, peer, systemd, v2, v3};
+use crate::{metrics, output, peer, systemd, v2, v3};
 
 /// A peer that is silent for this long is asked whether it is still there, and asked again: one that
 /// vanished without a word would keep its connection, and its watches, for ever.
@@ -42,6 +45,13 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// With so many bytes of a stream on their way, its answer is not asked for more.
 const STREAM_OUTPUT_BYTES: usize = 64 << 10;
+/// Connections of the peer port and of the metrics port, each.
+const OTHER_CONNECTIONS: usize = 64;
+/// The headers of one request, in bytes as HTTP/2 counts them; beyond: 431.
+const MAX_HEADER_BYTES: u32 = 64 << 10;
+/// What is said to a head that took too long.
+const TOO_LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Connection: close\r\nContent-Length: 52\r\n\r\nthe head of the request did not arrive in 20 seconds\n";
 
 /// Why the server did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +105,7 @@ pub async fn run(
         gateway: (node.config().enable_grpc_gateway).then(|| Gateway::new(v3.clone())),
         v3,
         node: node.clone(),
+        room: Room::new(&node),
     });
     let grant = |role| (app.clone(), role, closed.clone());
     for (listener, role) in clients
@@ -149,6 +160,35 @@ struct App {
     v3: v3::Services,
     gateway: Option<Gateway>,
     node: Node,
+    room: Room,
+}
+
+/// How many connections may be taken.
+struct Room {
+    clients: Arc<Semaphore>,
+    peers: Arc<Semaphore>,
+    metrics: Arc<Semaphore>,
+}
+
+impl Room {
+    fn new(node: &Node) -> Self {
+        let clients = arrival::client_connections(metrics::descriptor_limit());
+        node.metrics().connections_bound.set(clients as u64);
+        let room = |connections| Arc::new(Semaphore::new(connections));
+        Self {
+            clients: room(clients),
+            peers: room(OTHER_CONNECTIONS),
+            metrics: room(OTHER_CONNECTIONS),
+        }
+    }
+
+    fn of(&self, role: Role) -> &Arc<Semaphore> {
+        match role {
+            Role::Client => &self.clients,
+            Role::Peer => &self.peers,
+            Role::Metrics => &self.metrics,
+        }
+    }
 }
 
 async fn bind(urls: &[ListenUrl]) -> Result<Vec<TcpListener>, ServeError> {
@@ -180,15 +220,20 @@ async fn accept(
     mut closed: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
+    let room = app.room.of(role);
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = take(&listener, room) => accepted,
             () = told(&mut closed) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         match accepted {
-            Ok((stream, from)) => {
-                connections.spawn(connection(stream, from, app.clone(), role, closed.clone()));
+            Ok((stream, from, place)) => {
+                let serving = connection(stream, from, app.clone(), role, closed.clone());
+                connections.spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 // Out of file descriptors, most likely: those who are connected go on.
@@ -201,6 +246,23 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
+/// Takes the next connection once there is a place for it.
+async fn take(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = match room.clone().try_acquire_owned() {
+        Ok(place) => place,
+        Err(_) => {
+            tracing::warn!("all places for connections are taken: the next one waits");
+            let waited = room.clone().acquire_owned().await;
+            waited.expect("nobody closes the semaphore")
+        }
+    };
+    let (stream, from) = listener.accept().await?;
+    Ok((stream, from, place))
+}
+
 async fn connection(
     stream: TcpStream,
     from: SocketAddr,
@@ -211,9 +273,19 @@ async fn connection(
     // A socket that cannot be told is slow, not wrong.
     let _ = stream.set_nodelay(true);
     let streams = app.node.config().max_concurrent_streams;
+    let counted = matches!(role, Role::Client).then(|| app.node.metrics().open_connection());
+    let stage = Stage::new();
+    let asked = stage.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(app.answer(role, request).await) }
+        let (app, stage) = (app.clone(), asked.clone());
+        stage.asked();
+        async move {
+            let answer = app.answer(role, request).await;
+            if answer.body().size_hint().exact().is_some() {
+                stage.answered();
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -221,24 +293,31 @@ async fn connection(
         // As etcd writes them: scripts look for `X-Etcd-Index` with grep.
         .title_case_headers(true)
         .timer(TokioTimer::new())
-        // As in etcd: the timeout would also end connections that wait for their next request.
+        // It would also end connections that wait for their next request: see `Patience`.
         .header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams)
+        .max_header_list_size(MAX_HEADER_BYTES)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_OUTPUT_BYTES);
     let (read, write) = stream.into_split();
-    let (gathered, output) = output::gather(Mended::new(read), write);
+    let (gathered, output) = output::gather(Mended::new(read, stage.clone()), write);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(gathered), service));
     let mut told = pin!(told(&mut closed).fuse());
+    let mut patience = Patience::default();
     let served = poll_fn(|context| {
         if told.as_mut().poll(context).is_ready() {
             serving.as_mut().graceful_shutdown();
         }
         let served = serving.as_mut().poll(context);
+        if served.is_pending() && patience.poll_over(&stage, context).is_ready() {
+            output.say(TOO_LATE);
+            output.write_out(context);
+            return Poll::Ready(Ok(()));
+        }
         output.write_out(context);
         served
     })
@@ -246,6 +325,7 @@ async fn connection(
     if let Err(error) = served {
         tracing::debug!(%error, %from, "connection ended");
     }
+    drop(counted);
 }
 
 /// Waits until the server closes.

@@ -27,8 +27,8 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode, Uri};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
 
+use crate::arrival;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::metrics;
@@ -36,6 +36,35 @@ use crate::node::Node;
 
 pub use health::{health, probe};
 pub(crate) use members::{peer_members, version};
+
+/// Reads the parts of a request as the handlers do.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+    let mut part = || parts.next().unwrap_or_default();
+    if let Ok(path) = path::unescape(part(), false) {
+        let clean = path::clean(&path);
+        assert_eq!(path::clean(&clean), clean, "clean is clean");
+        let escaped = path::escape(&clean);
+        assert_eq!(
+            path::unescape(escaped.as_bytes(), false).as_ref(),
+            Ok(&clean)
+        );
+        let key = clean.strip_suffix(b"/").unwrap_or(&clean);
+        drop(quorate_store::tree::Path::parse(Bytes::copy_from_slice(
+            key,
+        )));
+    }
+    let mut form = form::Form::default();
+    let query = part();
+    drop(form::media_type(&String::from_utf8_lossy(part())));
+    if form.add(part()).and(form.add(query)).is_ok() {
+        if let Err(error) = params::Params::parse(form, query.len() % 2 == 0) {
+            let body: Result<serde_json::Value, _> = serde_json::from_slice(error.body().as_ref());
+            body.expect("an error is JSON");
+        }
+    }
+}
 
 /// How much of a body that nobody wanted is read away; the connection ends behind a larger one.
 const UNWANTED_BYTES: usize = 256 << 10;
@@ -147,7 +176,7 @@ fn below<'a>(path: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
 async fn discard(body: &mut Body, limit: usize) {
     let mut left = limit;
     while left > 0
-        && let Some(Ok(frame)) = body.frame().await
+        && let Some(Ok(frame)) = arrival::next(body).await
     {
         left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
     }

@@ -42,6 +42,9 @@ use crate::node::{Node, Unavailable};
 pub use service::{Services, services};
 pub(crate) use watch::CHUNK_BYTES as WATCH_CHUNK_BYTES;
 
+#[cfg(fuzzing)]
+pub(crate) use decode::fuzz;
+
 /// The responses of a streaming call.
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 

@@ -7,6 +7,7 @@
 //! that `cargo nextest` could hold.
 
 mod architecture;
+mod bad_input;
 mod bench;
 mod conformance;
 mod etcd3gw;
@@ -14,12 +15,14 @@ mod etcd_client;
 mod etcdctl;
 mod examples;
 mod full_disk;
+mod fuzz;
 mod golden;
 mod http;
 mod kill;
 mod member;
 mod normalise;
 mod outcome;
+mod pytest;
 mod python_etcd;
 mod runner;
 mod rust_checks;

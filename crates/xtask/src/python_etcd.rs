@@ -1,6 +1,6 @@
 //! Runs the integration tests that python-etcd 0.4.5 ships in its source package.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
@@ -8,8 +8,9 @@ use anyhow::Result;
 use crate::outcome::Outcome;
 use crate::{tools, workspace};
 
+const NAME: &str = "python-etcd";
 /// The last release that came with a v2 server of its own time.
-const SOURCE: &str = "python-etcd==0.4.5";
+const VERSION: &str = "0.4.5";
 /// What the client and its tests import, at versions that work with each other.
 const PACKAGES: &[&str] = &[
     "urllib3==1.26.20",
@@ -27,12 +28,12 @@ pub(crate) fn suite(server: &Path) -> Result<Outcome> {
     }
     if !tools::has_own_ports() {
         // The network is still here: the packages come from PyPI.
-        source(&tools::venv("python-etcd", PACKAGES)?)?;
-        return tools::with_own_ports("python-etcd", server);
+        tools::source_package(&tools::venv(NAME, PACKAGES)?, NAME, VERSION)?;
+        return tools::with_own_ports(NAME, server);
     }
-    let python = tools::venv("python-etcd", PACKAGES)?;
-    let source = source(&python)?;
-    let dir = workspace::empty_dir("python-etcd")?;
+    let python = tools::venv(NAME, PACKAGES)?;
+    let source = tools::source_package(&python, NAME, VERSION)?;
+    let dir = workspace::empty_dir(NAME)?;
     tools::alias(&dir, "etcd", server)?;
     // The tests start the first `etcd` in PATH.
     let path = std::env::var("PATH").unwrap_or_default();
@@ -45,38 +46,4 @@ pub(crate) fn suite(server: &Path) -> Result<Outcome> {
             .env("TMPDIR", &dir),
     )?;
     Ok(Outcome::Passed(String::new()))
-}
-
-/// The unpacked source package, downloaded on first use.
-fn source(python: &Path) -> Result<PathBuf> {
-    let dir = workspace::target().join("python-etcd");
-    let unpacked = dir.join("python-etcd-0.4.5");
-    if !unpacked
-        .join("src/etcd/tests/integration/test_simple.py")
-        .is_file()
-    {
-        std::fs::create_dir_all(&dir)?;
-        tools::run(
-            Command::new(python)
-                .args([
-                    "-m",
-                    "pip",
-                    "download",
-                    "-q",
-                    "--disable-pip-version-check",
-                    "--no-deps",
-                ])
-                .args(["--no-build-isolation", "--no-binary=:all:", "--dest"])
-                .arg(&dir)
-                .arg(SOURCE),
-        )?;
-        tools::run(
-            Command::new("tar")
-                .arg("-xzf")
-                .arg(dir.join("python-etcd-0.4.5.tar.gz"))
-                .arg("-C")
-                .arg(&dir),
-        )?;
-    }
-    Ok(unpacked)
 }

@@ -5,11 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::{kill, rust_checks, sim};
+use crate::{fuzz, kill, rust_checks, sim};
 
 /// Runs the long forms of the tests; stops at the first failure.
 #[derive(clap::Args)]
 pub(crate) struct Soak {
+    /// Run only this part.
+    #[arg(long)]
+    only: Option<Part>,
+    /// How many seconds to fuzz each decoder; 0 for none.
+    #[arg(long, default_value_t = 60)]
+    fuzz_seconds: u64,
     /// How many times to kill the server under load.
     #[arg(long, default_value_t = 1000)]
     kills: u32,
@@ -27,18 +33,39 @@ pub(crate) struct Soak {
     server: Option<PathBuf>,
 }
 
+/// What a soak is made of.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Part {
+    /// Simulated members.
+    Sim,
+    /// Decoders of foreign bytes.
+    Fuzz,
+    /// A server that is killed, and its log damaged.
+    Kill,
+}
+
 impl Soak {
+    fn wants(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
+    }
+
     pub(crate) fn run(self) -> Result<ExitCode> {
-        let server = match self.server {
-            Some(path) => path,
-            None => rust_checks::build_server()?,
-        };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        if self.seeds > 0 {
+        if self.wants(Part::Sim) && self.seeds > 0 {
             println!("simulating {} seeds from {seed}", self.seeds);
             sim::build()?;
             sim::run(seed, self.seeds)?;
         }
+        if self.wants(Part::Fuzz) && self.fuzz_seconds > 0 {
+            fuzz::run(self.fuzz_seconds)?;
+        }
+        if !self.wants(Part::Kill) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let server = match self.server {
+            Some(path) => path,
+            None => rust_checks::build_server()?,
+        };
         println!("{}", kill::rounds(&server, self.kills, seed)?);
         for _ in 0..self.damages {
             println!("{}", kill::damage::check(&server)?);

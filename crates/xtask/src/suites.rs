@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
-    python_etcd, rust_checks, sim,
+    architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
+    pytest, python_etcd, rust_checks, sim,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -102,10 +102,28 @@ pub(crate) const SUITES: &[Suite] = &[
         etcd3gw::suite,
     ),
     suite(
+        "aetcd",
+        90,
+        "aetcd 1.0.0's own integration tests",
+        pytest::aetcd,
+    ),
+    suite(
+        "etcd3",
+        120,
+        "python-etcd3 0.12.0's own tests",
+        pytest::etcd3,
+    ),
+    suite(
         "etcd-client",
         300,
         "the etcd-client crate's own tests",
         etcd_client::suite,
+    ),
+    suite(
+        "bad-input",
+        90,
+        "what no client, peer or directory should send or hold",
+        bad_input::suite,
     ),
     suite(
         "kill",

@@ -121,6 +121,32 @@ pub(crate) fn venv(suite: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(python)
 }
 
+/// The unpacked source package of a Python client, downloaded on first use. What builds it must be
+/// in the environment of `python`.
+pub(crate) fn source_package(python: &Path, name: &str, version: &str) -> Result<PathBuf> {
+    let dir = workspace::target().join(name);
+    let unpacked = dir.join(format!("{name}-{version}"));
+    // Written last: the unpacking was not cut short.
+    let done = dir.join(format!("{name}-{version}.done"));
+    if done.is_file() {
+        return Ok(unpacked);
+    }
+    std::fs::create_dir_all(&dir)?;
+    run(Command::new(python)
+        .args(["-m", "pip", "download", "-q", "--disable-pip-version-check"])
+        .args(["--no-deps", "--no-build-isolation", "--no-binary=:all:"])
+        .arg("--dest")
+        .arg(&dir)
+        .arg(format!("{name}=={version}")))?;
+    run(Command::new("tar")
+        .arg("-xzf")
+        .arg(dir.join(format!("{name}-{version}.tar.gz")))
+        .arg("-C")
+        .arg(&dir))?;
+    std::fs::write(done, "")?;
+    Ok(unpacked)
+}
+
 /// Set in a suite's process that may take whatever port a foreign test suite has fixed.
 const OWN_PORTS: &str = "XTASK_OWN_PORTS";
 

@@ -2,6 +2,7 @@
 
 use super::text::Text;
 use super::{CHECKS, Metrics, process};
+use crate::arrival::MAX_BYTES;
 use crate::config::version::{API_VERSION, CLUSTER_VERSION, GIT_SHA, QUORATE_VERSION};
 use crate::node::{MAX_WAITING, MAX_WAITING_BYTES, Node};
 use crate::v3::WATCH_CHUNK_BYTES;
@@ -244,7 +245,7 @@ fn watches_and_leases(out: &mut Text, node: &Node) {
 
 /// What may pile up, each beside its bound (P8).
 fn bounds(out: &mut Text, node: &Node) {
-    let (waiting, config) = (node.waiting(), node.config());
+    let (waiting, config, metrics) = (node.waiting(), node.config(), node.metrics());
     for (name, help, value) in [
         (
             "quorate_waiting_requests",
@@ -286,11 +287,31 @@ fn bounds(out: &mut Text, node: &Node) {
             "What a watch stream has ready for its client; one response may go beyond.",
             WATCH_CHUNK_BYTES as u64,
         ),
+        (
+            "quorate_client_connections",
+            "Connections of clients.",
+            metrics.connections.get(),
+        ),
+        (
+            "quorate_client_connections_bound",
+            "With so many open, one more waits until another ends.",
+            metrics.connections_bound.get(),
+        ),
+        (
+            "quorate_arriving_bytes",
+            "Bytes of requests that have not arrived whole.",
+            metrics.arriving_bytes.get(),
+        ),
+        (
+            "quorate_arriving_bytes_bound",
+            "A request whose bytes would be more than this together is refused.",
+            MAX_BYTES,
+        ),
     ] {
         out.gauge(name, help, value);
     }
     let help = "Requests that were refused since too many waited.";
-    let refused = node.metrics().requests_refused.get();
+    let refused = metrics.requests_refused.get();
     out.counter("quorate_requests_refused_total", help, refused);
 }
 

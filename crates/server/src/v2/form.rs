@@ -21,6 +21,10 @@ pub(super) enum FormError {
     MediaType(&'static str),
     #[error("unexpected EOF")]
     CutShort,
+    #[error("{0}")]
+    Late(String),
+    #[error("too many requests")]
+    TooMany,
 }
 
 impl Form {

@@ -8,7 +8,6 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use quorate_store::command::{Blob, Body as Command};
 use quorate_store::tree::{self, Condition, Event, Op, Path, View, Write};
 use quorate_store::{Action, Outcome, Refusal, Reply, Revision, Store, UnixMs};
@@ -18,6 +17,7 @@ use super::form::{Form, FormError, media_type};
 use super::listing::Listing;
 use super::params::Params;
 use super::{discard, json_response, method_not_allowed, render, watch};
+use crate::arrival::{self, Broken, Held};
 use crate::metrics::WriteKind;
 use crate::node::{Node, Unavailable};
 
@@ -96,7 +96,8 @@ async fn read_form(node: &Node, request: &mut Request<Body>) -> Result<Form, For
         if kind == "application/x-www-form-urlencoded" {
             let limit = node.config().max_request_bytes * ESCAPED_BYTES + FORM_SLACK_BYTES;
             let body = std::mem::take(request.body_mut());
-            let text = read_body(body, limit).await?;
+            let held = Held::new(node.metrics());
+            let text = read_body(body, limit, held).await?;
             wrong = wrong.and(form.add(&text));
         }
     }
@@ -104,16 +105,24 @@ async fn read_form(node: &Node, request: &mut Request<Body>) -> Result<Form, For
     wrong.and(in_query).map(|()| form)
 }
 
-async fn read_body(mut body: Body, limit: u64) -> Result<Bytes, FormError> {
-    let limited = Limited::new(&mut body, usize::try_from(limit).unwrap_or(usize::MAX));
-    match limited.collect().await {
-        Ok(all) => Ok(all.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
+async fn read_body(mut body: Body, limit: u64, mut held: Held) -> Result<Vec<u8>, FormError> {
+    let mut text = Vec::new();
+    while let Some(frame) = arrival::next(&mut body).await {
+        let piece = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(late @ Broken::Late) => return Err(FormError::Late(late.to_string())),
+            Err(Broken::Cut(_)) => return Err(FormError::CutShort),
+        };
+        if (text.len() + piece.len()) as u64 > limit {
             discard(&mut body, HOPELESS_BYTES).await;
-            Err(FormError::TooLarge)
+            return Err(FormError::TooLarge);
         }
-        Err(_) => Err(FormError::CutShort),
+        if !held.grow(piece.len()) {
+            return Err(FormError::TooMany);
+        }
+        text.extend_from_slice(&piece);
     }
+    Ok(text)
 }
 
 /// Which write a request is; `None` for the methods that read.

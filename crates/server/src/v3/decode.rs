@@ -15,6 +15,32 @@ use quorate_proto::etcdserverpb::{
 use quorate_store::command::{self, Blob, Limits, Op, Operand, Relation, Sort};
 use quorate_store::{KeyRange, Refusal};
 
+/// Reads bytes as one of the requests and makes of it what it is, without a panic.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(pick: u8, bytes: &[u8]) {
+    use prost::Message;
+    use quorate_proto::etcdserverpb as pb;
+    let limits = Limits { max_txn_ops: 128 };
+    match pick % 8 {
+        0 => drop(RangeRequest::decode(bytes).map(range)),
+        1 => drop(PutRequest::decode(bytes).map(put)),
+        2 => drop(DeleteRangeRequest::decode(bytes).map(delete)),
+        3 => {
+            if let Ok(Ok(txn)) = TxnRequest::decode(bytes).map(|request| txn(request, limits)) {
+                let body = command::Body::Txn(Box::new(txn));
+                let id = command::RequestId::default();
+                let entry = command::Draft::new(id, quorate_store::UnixMs(0), &body);
+                let entry = entry.stamp(quorate_store::ClusterTime(0));
+                quorate_store::Command::decode(&entry).expect("what is proposed can be applied");
+            }
+        }
+        4 => drop(pb::WatchRequest::decode(bytes)),
+        5 => drop(pb::LeaseGrantRequest::decode(bytes)),
+        6 => drop(pb::AlarmRequest::decode(bytes)),
+        _ => drop(pb::DowngradeRequest::decode(bytes)),
+    }
+}
+
 /// A read.
 pub(super) fn range(request: RangeRequest) -> Result<command::Range, Refusal> {
     Ok(command::Range {

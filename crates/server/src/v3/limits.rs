@@ -45,10 +45,11 @@ fn request_bytes(config: &Config) -> usize {
 
 /// What is said of bytes that are no message.
 ///
-/// Of all messages only txns nest so deep that decoding gives up, after some 50 levels; each takes
-/// up at least one operation.
+/// Of all known messages only txns nest so deep that decoding gives up, after some 50 levels; each
+/// takes up at least one operation. Groups, which no message has, may nest, too.
 pub(super) fn undecodable(error: &DecodeError) -> Status {
-    if error.to_string().ends_with("recursion limit reached") {
+    let text = error.to_string();
+    if text.contains("TxnRequest.") && text.ends_with("recursion limit reached") {
         return status::refused(&Refusal::TooManyOps);
     }
     Status::internal(format!("grpc: error unmarshalling request: {error}"))
@@ -79,6 +80,12 @@ mod tests {
     use super::*;
     use prost::Message;
     use quorate_proto::etcdserverpb::{RequestOp, TxnRequest, request_op::Request};
+
+    #[test]
+    fn groups_nested_too_deep_are_no_operations() {
+        let error = TxnRequest::decode(&[0x7b; 1 << 10][..]).expect_err("too deep");
+        assert_eq!(undecodable(&error).code(), Code::Internal);
+    }
 
     #[test]
     fn a_txn_nested_too_deep_has_too_many_operations() {

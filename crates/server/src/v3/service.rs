@@ -22,6 +22,7 @@ use tower::Service;
 
 use super::unary::Answer;
 use super::{Api, admission, kv, lease, limits, status, unary};
+use crate::arrival::Held;
 use crate::metrics::{self, Call, Calls, Counter, MethodId};
 use crate::node::Node;
 
@@ -71,6 +72,11 @@ impl Services {
     /// The longest message taken, in bytes.
     pub(crate) fn receive_bytes(&self) -> usize {
         self.receive_bytes
+    }
+
+    /// Counts what a request holds while it arrives.
+    pub(crate) fn hold(&self) -> Held {
+        Held::new(self.api.node.metrics())
     }
 
     /// Answers a call.
@@ -127,9 +133,9 @@ impl Services {
         F: Future<Output = Result<A, Status>>,
         A: Into<Answer>,
     {
-        let metrics = &**self.api.node.metrics();
-        let call = Call::begin(metrics, method);
-        let read = unary::read(body, self.receive_bytes, &metrics.received_bytes).await;
+        let metrics = self.api.node.metrics();
+        let call = Call::begin(&**metrics, method);
+        let read = unary::read(body, self.receive_bytes, metrics, &metrics.received_bytes).await;
         let answer = match read {
             Ok(request) => answer(request).await,
             Err(status) => Err(status),
@@ -153,8 +159,9 @@ impl Services {
 
     /// The one streaming call of KV. Its bytes are counted by whoever handed it here.
     async fn range_stream(&self, body: Body) -> Response<Body> {
-        self.api.node.metrics().ranges.one();
-        let read = unary::read(body, self.receive_bytes, &Counter::default()).await;
+        let metrics = self.api.node.metrics();
+        metrics.ranges.one();
+        let read = unary::read(body, self.receive_bytes, metrics, &Counter::default()).await;
         let answer = match read {
             Ok(request) => self.api.range_stream(request).await,
             Err(status) => Err(status),

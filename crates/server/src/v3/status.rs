@@ -5,6 +5,7 @@
 use quorate_store::{ReadError, Refusal, Reply, ValueError};
 use tonic::{Code, Status};
 
+use crate::arrival::Broken;
 use crate::node::Unavailable;
 
 pub(super) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
@@ -56,6 +57,14 @@ pub(super) fn unavailable(error: &Unavailable) -> Status {
         Unavailable::NoLeader => no_leader(),
         Unavailable::TimedOut => Status::unavailable("etcdserver: request timed out"),
         Unavailable::Stopped => Status::unavailable("etcdserver: server stopped"),
+    }
+}
+
+/// A request that did not arrive whole; nothing was done.
+pub(super) fn broken(why: &Broken) -> Status {
+    match why {
+        Broken::Late => Status::cancelled(why.to_string()),
+        Broken::Cut(error) => Status::cancelled(format!("the request broke off: {error}")),
     }
 }
 

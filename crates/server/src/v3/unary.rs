@@ -4,31 +4,34 @@
 //! bytes that the connection received, an answer is written once, into a buffer of its size.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prost::Message;
 use tonic::Status;
 
-use super::limits;
 use super::listing::Listing;
-use crate::metrics::Counter;
+use super::{limits, status};
+use crate::arrival::{self, Held};
+use crate::metrics::{Counter, Metrics};
+use crate::node::Unavailable;
 
 /// One byte that says whether the message is compressed, four with its length.
 pub(super) const PREFIX_BYTES: usize = 5;
 
-/// Reads the one message of a request, of at most `limit` bytes, which are added to `received`.
+/// Reads the one message of a request, of at most `limit` bytes, which are added to `received_bytes`.
 ///
 /// # Errors
 /// As Go's gRPC words them for a message that is too large or compressed.
 pub(super) async fn read<B, Q>(
     mut body: B,
     limit: usize,
+    metrics: &Arc<Metrics>,
     received_bytes: &Counter,
 ) -> Result<Q, Status>
 where
@@ -39,7 +42,7 @@ where
     let mut received = next(&mut body).await?.unwrap_or_default();
     // Nearly always the first piece is the whole request.
     if !(body.is_end_stream() && received.len() >= PREFIX_BYTES) {
-        received = gather(received, body, limit).await?;
+        received = gather(received, body, limit, Held::new(metrics)).await?;
     }
     if received.len() < PREFIX_BYTES {
         return Err(Status::internal("the request holds no message"));
@@ -57,20 +60,25 @@ where
 }
 
 /// The rest of a request that came in pieces.
-async fn gather<B>(first: Bytes, mut body: B, limit: usize) -> Result<Bytes, Status>
+async fn gather<B>(first: Bytes, mut body: B, limit: usize, mut held: Held) -> Result<Bytes, Status>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
 {
     let mut received = BytesMut::from(first);
     while let Some(piece) = next(&mut body).await? {
+        if !held.grow(piece.len()) {
+            return Err(status::unavailable(&Unavailable::TooManyRequests));
+        }
         received.extend_from_slice(&piece);
         if received.len() >= PREFIX_BYTES {
             let (compressed, len) = prefix(&received);
             check(compressed, len, limit)?;
-            if received.len() > PREFIX_BYTES + len {
+            let Some(left) = (PREFIX_BYTES + len).checked_sub(received.len()) else {
                 break;
-            }
+            };
+            // Once, and no more than that: memory that was not written is not there.
+            received.reserve(left);
         }
     }
     Ok(received.freeze())
@@ -81,12 +89,9 @@ where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
 {
-    match body.frame().await {
+    match arrival::next(body).await {
         Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
-        Some(Err(error)) => Err(Status::cancelled(format!(
-            "the request broke off: {}",
-            error.into()
-        ))),
+        Some(Err(broken)) => Err(status::broken(&broken)),
         None => Ok(None),
     }
 }
@@ -229,7 +234,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .expect("a runtime");
-        runtime.block_on(read(body, limit, &Counter::default()))
+        runtime.block_on(read(body, limit, &Arc::default(), &Counter::default()))
     }
 
     fn request() -> RangeRequest {

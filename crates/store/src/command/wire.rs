@@ -13,7 +13,7 @@ use crate::codec::{Read, Write};
 use crate::{Alarm, AlarmBy, ClusterTime, KeyEnd, KeyRange, UnixMs, tree};
 
 use super::{
-    Blob, Body, Command, Compare, DeleteRange, Member, Op, Operand, Put, Range, Relation,
+    Blob, Body, Command, Compare, DeleteRange, Limits, Member, Op, Operand, Put, Range, Relation,
     RequestId, Sort, SortTarget, Txn,
 };
 
@@ -120,6 +120,12 @@ impl Command {
         read.u64()?;
         let body = Body::decode(kind, &mut read)?;
         read.finish()?;
+        // A member that asks proposes nothing else, but not all that is decoded here comes from one.
+        let limits = Limits {
+            max_txn_ops: usize::MAX,
+        };
+        body.check(limits)
+            .map_err(|_| DecodeError::Bad("request"))?;
         Ok(Self {
             id,
             time,
