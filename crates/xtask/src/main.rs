@@ -17,6 +17,7 @@ mod full_disk;
 mod golden;
 mod http;
 mod kill;
+mod listing;
 mod member;
 mod normalise;
 mod outcome;
@@ -42,6 +43,7 @@ enum Task {
     Record(etcdctl::Record),
     Soak(soak::Soak),
     Bench(bench::Bench),
+    Listing(listing::Listing),
     #[command(hide = true)]
     Suite(SuiteArgs),
 }
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::Record(record) => record.run(),
         Task::Soak(soak) => soak.run(),
         Task::Bench(bench) => bench.run(),
+        Task::Listing(listing) => listing.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };
     result.unwrap_or_else(|error| {
