@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use prost::Message;
 use quorate_proto::etcdserverpb::{
-    PutRequest, RangeRequest, RequestOp, TxnRequest, kv_client::KvClient,
-    request_op::Request as Op,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, kv_client::KvClient, request_op::Request as Op,
 };
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::member::{Config, Member};
 use crate::{rust_checks, workspace};
@@ -153,7 +152,8 @@ async fn fill(port: u16, keys: u32) -> Result<()> {
 }
 
 async fn connect(port: u16) -> Result<KvClient<Channel>> {
-    let client = KvClient::connect(format!("http://127.0.0.1:{port}")).await?;
+    let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?;
+    let client = KvClient::new(endpoint.connect().await?);
     Ok(client.max_decoding_message_size(usize::MAX))
 }
 
