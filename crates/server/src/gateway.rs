@@ -8,6 +8,7 @@
 
 mod call;
 mod decode;
+mod long;
 mod scalar;
 mod scan;
 
@@ -60,6 +61,8 @@ const ROUTES: &[(&str, &str, &str)] = &[
 ];
 /// JSON may be longer than the message it makes: base64 alone takes a third more.
 const JSON_FACTOR: usize = 4;
+/// A range's reply that is longer is not held whole.
+const LONG_BYTES: usize = 256 << 10;
 const METADATA: &str = "grpc-metadata-";
 
 /// Reads JSON as the request of one of the routes, cut into pieces; what is a message for us must be
@@ -160,6 +163,9 @@ impl Gateway {
         let mut replies = self
             .open(method, request.headers(), message.into(), deadline)
             .await?;
+        if method.name() == "Range" && replies.is_longer_than(LONG_BYTES).await? {
+            return Ok(json(StatusCode::OK, long::body(replies, method.output())));
+        }
         let reply = replies.next().await.transpose()?;
         // What comes behind the message is whether it counts.
         replies.next().await.transpose()?;

@@ -19,6 +19,7 @@ mod fuzz;
 mod golden;
 mod http;
 mod kill;
+mod listing;
 mod member;
 mod normalise;
 mod outcome;
@@ -45,6 +46,7 @@ enum Task {
     Record(etcdctl::Record),
     Soak(soak::Soak),
     Bench(bench::Bench),
+    Listing(listing::Listing),
     #[command(hide = true)]
     Suite(SuiteArgs),
 }
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Task::Record(record) => record.run(),
         Task::Soak(soak) => soak.run(),
         Task::Bench(bench) => bench.run(),
+        Task::Listing(listing) => listing.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };
     result.unwrap_or_else(|error| {

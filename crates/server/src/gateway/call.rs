@@ -26,6 +26,8 @@ pub(super) fn framed(message: &[u8]) -> Bytes {
 pub(super) struct Replies {
     body: Body,
     received: BytesMut,
+    /// What is still to come of a reply that is taken in parts.
+    part_bytes: usize,
     deadline: Option<Instant>,
 }
 
@@ -52,6 +54,7 @@ impl Replies {
         Ok(Self {
             body: response.into_body(),
             received: BytesMut::new(),
+            part_bytes: 0,
             deadline,
         })
     }
@@ -70,15 +73,73 @@ impl Replies {
             if let Some(message) = self.take() {
                 return Ok(Some(message));
             }
-            let Some(frame) = self.body.frame().await else {
+            if !self.receive_frame().await? {
                 return Ok(None);
-            };
-            let frame = frame.map_err(|error| Status::internal(error.to_string()))?;
-            match frame.into_data() {
-                Ok(data) => self.received.extend_from_slice(&data),
-                Err(frame) => succeeded(&frame.into_trailers().unwrap_or_default())?,
             }
         }
+    }
+
+    /// Takes in what comes next. Returns whether anything did.
+    async fn receive_frame(&mut self) -> Result<bool, Status> {
+        let Some(frame) = self.body.frame().await else {
+            return Ok(false);
+        };
+        let frame = frame.map_err(|error| Status::internal(error.to_string()))?;
+        match frame.into_data() {
+            Ok(data) => self.received.extend_from_slice(&data),
+            Err(frame) => succeeded(&frame.into_trailers().unwrap_or_default())?,
+        }
+        Ok(true)
+    }
+
+    /// Whether the next reply is longer than so many bytes; its frame is then taken off.
+    pub(super) async fn is_longer_than(&mut self, bytes: usize) -> Result<bool, Status> {
+        let deadline = self.deadline;
+        let receive = async {
+            while self.received.len() < PREFIX_BYTES {
+                if !self.receive_frame().await? {
+                    return Ok::<_, Status>(false);
+                }
+            }
+            Ok(true)
+        };
+        if !within(deadline, receive).await?? {
+            return Ok(false);
+        }
+        let len = (&self.received[1..PREFIX_BYTES]).get_u32() as usize;
+        if len <= bytes {
+            return Ok(false);
+        }
+        self.received.advance(PREFIX_BYTES);
+        self.part_bytes = len;
+        Ok(true)
+    }
+
+    /// What has arrived of a long reply, as far as `whole` says that it can be used; `None` behind
+    /// its end, if the call has succeeded.
+    pub(super) async fn part(
+        &mut self,
+        whole: impl Fn(&[u8]) -> usize,
+    ) -> Result<Option<Bytes>, Status> {
+        let deadline = self.deadline;
+        let receive = async {
+            loop {
+                let there = self.received.len().min(self.part_bytes);
+                let usable = whole(&self.received[..there]);
+                if usable > 0 {
+                    self.part_bytes -= usable;
+                    return Ok(Some(self.received.split_to(usable).freeze()));
+                }
+                if !self.receive_frame().await? {
+                    break;
+                }
+            }
+            if self.part_bytes > 0 {
+                return Err(Status::internal("the reply ended too early"));
+            }
+            Ok(None)
+        };
+        within(deadline, receive).await?
     }
 
     /// A whole message, if one was received.

@@ -105,7 +105,8 @@ impl Listing {
             let range = pinned.asked.range.clone();
             (pinned, found, Rest::InOrder(range))
         } else {
-            let (pinned, found, keys) = sorted::read(pinned).await?;
+            let keys = measure(&pinned).await?.count;
+            let (pinned, found, keys) = sorted::read(pinned, keys).await?;
             (pinned, found, Rest::Sorted(keys.into_iter()))
         };
         let frame = rows::Frame {

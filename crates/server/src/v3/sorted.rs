@@ -29,13 +29,18 @@ struct Ranked {
     bytes: u32,
 }
 
-/// Finds the rows and brings them into order.
+/// Finds the rows and brings them into order; `count` is how many keys there are.
 ///
 /// # Errors
 /// [`ReadError`], also when the revision is compacted meanwhile.
-pub(super) async fn read(pinned: Pinned) -> Result<(Pinned, Found, Vec<Key>), ReadError> {
+pub(super) async fn read(
+    pinned: Pinned,
+    count: u64,
+) -> Result<(Pinned, Found, Vec<Key>), ReadError> {
     let sorting = spawn_blocking(move || {
-        let (mut ranked, count) = collect(&pinned)?;
+        // Grown under the machine's lock it would be copied there, and take twice the memory.
+        let mut ranked = Vec::with_capacity(count as usize);
+        collect(&pinned, &mut ranked)?;
         order(&pinned, &mut ranked)?;
         let limit = usize::try_from(pinned.asked.limit).unwrap_or(0);
         let more = limit > 0 && ranked.len() > limit;
@@ -55,10 +60,9 @@ pub(super) async fn read(pinned: Pinned) -> Result<(Pinned, Found, Vec<Key>), Re
     sorting.await.expect("sorting does not panic")
 }
 
-/// All rows of the answer but for its limit, in the order of the keys, and the range's keys.
-fn collect(pinned: &Pinned) -> Result<(Vec<Ranked>, u64), ReadError> {
+/// Finds all rows of the answer but for its limit, in the order of the keys.
+fn collect(pinned: &Pinned, ranked: &mut Vec<Ranked>) -> Result<(), ReadError> {
     let asked = &pinned.asked;
-    let (mut ranked, mut count) = (Vec::new(), 0);
     let mut range = asked.range.clone();
     loop {
         let (machine, values) = (pinned.node.machine(), pinned.node.values());
@@ -67,9 +71,7 @@ fn collect(pinned: &Pinned) -> Result<(Vec<Ranked>, u64), ReadError> {
         let visited = machine.store().visit(&range, pinned.revision);
         for (key, version) in visited.take(MEASURE_KEYS) {
             last = Some(key);
-            let Some(version) = version else { continue };
-            count += 1;
-            if asked.admits(version) {
+            if let Some(version) = version.filter(|version| asked.admits(version)) {
                 let row = Row { key, version };
                 let bytes = rows::entry_len(&row, asked.keys_only);
                 ranked.push(Ranked {
@@ -80,7 +82,7 @@ fn collect(pinned: &Pinned) -> Result<(Vec<Ranked>, u64), ReadError> {
             }
         }
         let Some(last) = last else {
-            return Ok((ranked, count));
+            return Ok(());
         };
         range = range.after(last);
     }

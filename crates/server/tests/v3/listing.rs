@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
+use base64::Engine as _;
 use bytes::{BufMut, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use prost::Message;
@@ -15,6 +16,9 @@ use quorate_proto::etcdserverpb::{
     CompactionRequest, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp,
     TxnRequest, request_op::Request as Op,
 };
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::Channel;
 use tower::Service;
@@ -406,6 +410,57 @@ fn a_client_that_stops_reading_stops_nobody_else() {
         assert_eq!(old.header.expect("a header").revision, revision);
         assert_eq!(old.count + 2_667, now.count, "those that were dead");
         assert_eq!(reading.message().await.expect("success"), None);
+        member.stop().await;
+    });
+}
+
+/// A range as JSON, whole: of HTTP/1.0 the body ends with the connection.
+async fn as_json(member: &Member, request: serde_json::Value) -> serde_json::Value {
+    let address = member.url.strip_prefix("http://").expect("a URL");
+    let mut socket = TcpStream::connect(address).await.expect("it listens");
+    let body = request.to_string();
+    let head = format!(
+        "POST /v3/kv/range HTTP/1.0\r\nContent-Length: {}",
+        body.len()
+    );
+    let text = format!("{head}\r\n\r\n{body}");
+    socket.write_all(text.as_bytes()).await.expect("it is read");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.0 200 OK"), "{head}");
+    serde_json::from_str(body).expect("JSON")
+}
+
+#[test]
+fn the_gateway_makes_one_json_of_a_long_answer() {
+    block_on(async {
+        let (member, client, revision) = filled().await;
+        let mut client = client.max_decoding_message_size(usize::MAX);
+        let answer = client.range(all()).await.expect("a range").into_inner();
+        let base64 = |bytes: &Bytes| base64::engine::general_purpose::STANDARD.encode(bytes);
+        let all = json!({ "key": "aw==", "range_end": "bA==" });
+        let long = as_json(&member, all).await;
+        assert_eq!(long["header"]["revision"], revision.to_string());
+        assert_eq!(long["count"], answer.count.to_string());
+        let kvs = long["kvs"].as_array().expect("keys");
+        assert_eq!(kvs.len(), answer.kvs.len());
+        for (shown, kv) in kvs.iter().zip(&answer.kvs) {
+            assert_eq!(shown["key"], base64(&kv.key));
+            assert_eq!(shown["mod_revision"], kv.mod_revision.to_string());
+            let value = shown["value"].as_str().unwrap_or_default();
+            assert_eq!(value, base64(&kv.value));
+        }
+        let some = json!({ "key": "aw==", "range_end": "bA==", "limit": 10 });
+        let short = as_json(&member, some).await;
+        assert_eq!(
+            (&short["kvs"], &short["count"]),
+            (&kvs[..10].into(), &long["count"])
+        );
+        assert_eq!(
+            (&short["more"], &long["more"]),
+            (&true.into(), &serde_json::Value::Null)
+        );
         member.stop().await;
     });
 }
