@@ -20,6 +20,8 @@ pub(crate) struct Checkpoints {
     running: Option<Running>,
     /// How many are wanted before they are due.
     early: u32,
+    /// One is wanted, but nothing was logged since the last.
+    wants_entry: bool,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Checkpoints {
             schedule,
             running: None,
             early: 0,
+            wants_entry: false,
         }
     }
 
@@ -75,10 +78,6 @@ impl Checkpoints {
 
     pub(crate) fn is_busy(&self) -> bool {
         self.is_walking() || self.early > 0
-    }
-
-    pub(crate) fn free_early(&mut self) {
-        self.early = 2;
     }
 
     pub(crate) fn held(&self) -> impl Iterator<Item = u32> + '_ {
@@ -104,9 +103,14 @@ impl Checkpoints {
             }
         }
         let (index, term) = machine.applied();
-        let is_early = self.early > 0 && self.running.is_none() && self.schedule.begin_early(index);
-        self.early -= u32::from(is_early);
-        if is_early || (self.running.is_none() && self.schedule.begin(index)) {
+        let begins = self.running.is_none()
+            && match self.early {
+                0 => self.schedule.begin(index),
+                _ => self.schedule.begin_early(index),
+            };
+        self.wants_entry = self.running.is_none() && !begins && self.early > 0;
+        if begins {
+            self.early = self.early.saturating_sub(1);
             let (meta, cursor) = machine.begin_walk();
             disk.position_for(index);
             self.running = Some(Running::Waiting(Begun {
@@ -117,6 +121,16 @@ impl Checkpoints {
             }));
         }
         taken
+    }
+
+    /// Takes two as soon as may be.
+    pub(crate) fn free_early(&mut self) {
+        self.early = 2;
+    }
+
+    /// Something must be logged before the next can be taken.
+    pub(crate) fn wants_entry(&self) -> bool {
+        self.wants_entry
     }
 
     /// The checkpoint thread's part, one chunk of it.

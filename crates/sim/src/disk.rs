@@ -160,7 +160,7 @@ impl SimDisk {
                 let (files, names) = (state.files.clone(), state.names.clone());
                 let durable_names = state.durable_names.clone();
                 let unsynced_names = state.unsynced_names.clone();
-                let rest = State::default();
+                let rest = state.capacity_only();
                 let state = State {
                     files,
                     names,
@@ -195,7 +195,7 @@ impl SimDisk {
             files,
             names,
             durable_names,
-            ..State::default()
+            ..state.capacity_only()
         })))
     }
 
@@ -373,6 +373,14 @@ impl State {
             ));
         }
         Ok(())
+    }
+
+    fn capacity_only(&self) -> Self {
+        Self {
+            capacity: self.capacity,
+            was_full: self.was_full,
+            ..Self::default()
+        }
     }
 
     fn used_bytes(&self) -> u64 {

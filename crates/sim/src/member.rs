@@ -101,6 +101,7 @@ pub(crate) struct SimMember {
     purge_chunk: usize,
     compacted: Revision,
     tidy: bool,
+    was_short: bool,
 }
 
 /// The library behind a replica cannot be printed.
@@ -186,6 +187,7 @@ impl SimMember {
             purge_chunk: plan.purge_chunk,
             compacted: Revision::ZERO,
             tidy: false,
+            was_short: false,
         };
         Ok((member, found))
     }
@@ -210,6 +212,16 @@ impl SimMember {
 
     pub(crate) fn is_walking(&self) -> bool {
         self.checkpoints.is_walking() || !self.reclaims.is_idle()
+    }
+
+    /// The disk has refused room, and has not had enough since.
+    pub(crate) fn is_short(&self) -> bool {
+        self.thread.is_short()
+    }
+
+    /// Something must be logged for a checkpoint that is to free room.
+    pub(crate) fn wants_entry(&self) -> bool {
+        self.checkpoints.wants_entry() && self.drafts.is_empty()
     }
 
     pub(crate) fn propose(&mut self, draft: Draft) {
@@ -249,8 +261,15 @@ impl SimMember {
         if ticked {
             self.step(now, Input::Tick, out)?;
         }
+        let is_short = self.is_short();
+        let mut frees = is_short && !self.was_short;
+        self.was_short = is_short;
         if !self.tidy && !self.checkpoints.is_walking() {
             self.tidy = !self.machine.purge(self.purge_chunk);
+            frees |= self.tidy && is_short;
+        }
+        if frees {
+            self.checkpoints.free_early();
         }
         if self.tidy && !self.checkpoints.is_busy() {
             let held = self.checkpoints.held();

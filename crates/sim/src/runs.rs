@@ -32,6 +32,44 @@ pub fn swarm(plan: Plan, trace: Trace) -> (Trace, Seen) {
     (world.take_trace(), world.seen)
 }
 
+/// Fills a member's disk, kills and starts it while it is full, and then makes the disk larger: it
+/// must start every time, forget nothing, and go on by itself.
+///
+/// # Panics
+/// If a promise is broken; the message says which.
+#[must_use]
+pub fn full_disk(plan: Plan) -> Seen {
+    let mut chance = Chance::new(!plan.seed);
+    let (steps, segment_bytes) = (plan.steps, u64::from(plan.segment_bytes));
+    let mut world = World::new(plan, Trace::Silent);
+    assert!(world.start() && world.run(steps / 4) && world.settle());
+    let left = chance.below(4 * segment_bytes);
+    world.disk.set_capacity(world.disk.used_bytes() + left);
+    for _ in 0..3 {
+        // It may go down only when the reserve is used up.
+        let up = world.run(steps);
+        if up && chance.one_in(2) {
+            world.settle();
+        }
+        let crash = world.draw_crash();
+        world.kill(crash);
+        let was_short = world.is_short();
+        if world.start() {
+            world.seen.started_short += u64::from(was_short);
+        } else {
+            break;
+        }
+    }
+    world.disk.set_capacity(u64::MAX);
+    world.kill(Crash::Clean);
+    assert!(world.start() && world.settle() && world.put_something());
+    assert!(
+        !world.is_short(),
+        "there is room again, and nobody was told"
+    );
+    world.seen
+}
+
 /// How much of a short script is tried.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use quorate_log::{Disk as _, DiskErrorKind, segment_number};
 use quorate_replica::{Committed, Monotonic, Now, OpenError};
 use quorate_store::command::{Body, Draft, Member};
-use quorate_store::{AlarmBy, ClusterTime, Command, Reply, UnixMs};
+use quorate_store::{Alarm, AlarmBy, AlarmKind, ClusterTime, Command, Reply, UnixMs};
 
 use crate::chance::Chance;
 use crate::disk::{Crash, SimDisk};
@@ -28,6 +28,12 @@ const PATIENCE_MS: u64 = 50;
 const IDLE_MS: u64 = 100;
 /// How late a lease or TTL may end under a leader that runs (P5), in milliseconds.
 const LATE_MS: u64 = 1000;
+
+/// What the member raises by itself.
+const OWN_ALARM: Alarm = Alarm {
+    member: 7,
+    kind: AlarmKind::NoSpace,
+};
 
 /// A member in its surroundings.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct World {
     newest_checkpoint: u64,
     /// What happened so far, for tests that want to know that something did.
     pub(crate) seen: Seen,
+    /// The last that the member asked of its own alarm since it started.
+    alarm_asked: Option<bool>,
 }
 
 /// How often things happened that a run should meet.
@@ -70,6 +78,10 @@ pub struct Seen {
     pub freed: u64,
     /// Checkpoints that rotted.
     pub rotten: u64,
+    /// Times that the disk got short of room.
+    pub short: u64,
+    /// Starts while it was.
+    pub started_short: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +138,7 @@ impl World {
             reads: Vec::new(),
             newest_checkpoint: 0,
             seen: Seen::default(),
+            alarm_asked: None,
         }
     }
 
@@ -147,6 +160,7 @@ impl World {
             reads: Vec::new(),
             newest_checkpoint: 0,
             seen: self.seen,
+            alarm_asked: None,
         }
     }
 
@@ -224,7 +238,8 @@ impl World {
     fn survived(&mut self, result: Result<(), Down>) -> bool {
         if let Err(down) = &result {
             let of_disk = matches!(down, Down::Log(_) | Down::Open(OpenError::Log(_)));
-            let excused = self.disk.is_without_power() || (of_disk && self.disk.has_refused());
+            let refused = self.disk.has_refused() || self.disk.was_full();
+            let excused = self.disk.is_without_power() || (of_disk && refused);
             assert!(excused, "the member went down by itself: {down}");
             self.trace.note(format_args!("down: {down}"));
         }
@@ -246,6 +261,7 @@ impl World {
     fn try_start(&mut self) -> Result<(), Down> {
         let now_ms = self.clock.now_ms;
         self.clock.started_ms = now_ms;
+        self.alarm_asked = None;
         let (member, found) = SimMember::open(&self.disk, &self.plan, self.now())?;
         self.trace.note(format_args!(
             "started at {now_ms}: log behind {}, applied {}, torn {}",
@@ -364,7 +380,30 @@ impl World {
             self.see(happened);
         }
         self.check_times();
+        if turned.is_ok() {
+            self.look_for_room();
+        }
         turned
+    }
+
+    /// The member's own part in a full disk: the alarm, and an entry for a checkpoint that is early.
+    fn look_for_room(&mut self) {
+        let member = self.member.as_ref().expect("a member that turned");
+        let (is_short, wants_entry) = (member.is_short(), member.wants_entry());
+        if wants_entry {
+            self.ask(&Body::Tick);
+        }
+        let raised = self.known.model.alarms.get(&OWN_ALARM).copied();
+        let wanted = match raised {
+            None => is_short,
+            Some(by) => is_short || by == AlarmBy::Client,
+        };
+        if wanted != raised.is_some() && self.alarm_asked != Some(wanted) {
+            let (alarm, raise, by) = (OWN_ALARM, wanted, AlarmBy::Member);
+            self.ask(&Body::Alarm { alarm, raise, by });
+            self.alarm_asked = Some(wanted);
+            self.seen.short += u64::from(wanted);
+        }
     }
 
     fn see(&mut self, happened: Happened) {
@@ -440,7 +479,19 @@ impl World {
         }
     }
 
+    /// Whether the member refuses what grows, and says so.
+    pub(crate) fn is_short(&self) -> bool {
+        let alarms = &self.known.model.alarms;
+        let is_short = self.member.as_ref().is_some_and(SimMember::is_short);
+        is_short || alarms.get(&OWN_ALARM) == Some(&AlarmBy::Member)
+    }
+
     fn ask(&mut self, body: &Body) {
+        let is_short = self.member.as_ref().is_some_and(SimMember::is_short);
+        if is_short && body.growth_bytes().is_some() {
+            // Refused at once: it takes no room in the log.
+            return;
+        }
         let now_ms = self.clock.now_ms;
         let wall = self.now().wall;
         let member = self.member.as_mut().expect("a member that is asked");

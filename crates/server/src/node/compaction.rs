@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use quorate_store::Revision;
 use quorate_store::command::Body;
 
 use super::Node;
@@ -30,30 +29,63 @@ pub(super) async fn run(node: Node) {
     }
 }
 
+async fn periodic(node: &Node, retention: Duration, keep_at_least: u64) {
+    let started = Instant::now();
+    let mut periodic = Periodic::new(retention, keep_at_least);
+    loop {
+        let latest = node.machine().store().revision().get();
+        if let Some(revision) = periodic.sample(started.elapsed(), latest) {
+            compact(node, revision).await;
+        }
+        tokio::time::sleep(periodic.interval()).await;
+    }
+}
+
 /// Notes the revision ten times an hour or retention, and compacts to that of one retention ago,
 /// at most once an hour.
-async fn periodic(node: &Node, retention: Duration, keep_at_least: u64) {
-    let period = retention.min(Duration::from_secs(3600));
-    let mut samples: VecDeque<(Instant, Revision)> = VecDeque::new();
-    let mut due = Instant::now() + retention;
-    loop {
-        samples.push_back((Instant::now(), node.machine().store().revision()));
-        tokio::time::sleep(period / 10).await;
-        if Instant::now() < due {
-            continue;
+struct Periodic {
+    retention: Duration,
+    keep_at_least: u64,
+    /// The time since the start, and the revision then.
+    samples: VecDeque<(Duration, u64)>,
+    due: Duration,
+}
+
+impl Periodic {
+    fn new(retention: Duration, keep_at_least: u64) -> Self {
+        Self {
+            retention,
+            keep_at_least,
+            samples: VecDeque::new(),
+            due: retention,
+        }
+    }
+
+    fn period(&self) -> Duration {
+        self.retention.min(Duration::from_secs(3600))
+    }
+
+    fn interval(&self) -> Duration {
+        // A retention of nothing must not keep a core busy.
+        (self.period() / 10).max(Duration::from_millis(10))
+    }
+
+    /// Notes the latest revision; the one to compact to, if it is time.
+    fn sample(&mut self, now: Duration, latest: u64) -> Option<u64> {
+        self.samples.push_back((now, latest));
+        if now < self.due {
+            return None;
         }
         let mut old_enough = None;
-        while let Some((taken, revision)) = samples.front()
-            && taken.elapsed() >= retention
+        while let Some((taken, revision)) = self.samples.front()
+            && now.saturating_sub(*taken) >= self.retention
         {
-            old_enough = Some(revision.get());
-            samples.pop_front();
+            old_enough = Some(*revision);
+            self.samples.pop_front();
         }
-        if let Some(revision) = old_enough {
-            let latest = node.machine().store().revision().get();
-            compact(node, revision.min(latest.saturating_sub(keep_at_least))).await;
-            due = Instant::now() + period;
-        }
+        let revision = old_enough?;
+        self.due = now + self.period();
+        Some(revision.min(latest.saturating_sub(self.keep_at_least)))
     }
 }
 
@@ -71,5 +103,52 @@ async fn compact(node: &Node, revision: u64) {
         Ok(Ok(_)) => tracing::info!(revision, "compacted history"),
         Ok(Err(refusal)) => tracing::warn!(revision, %refusal, "could not compact history"),
         Err(error) => tracing::warn!(revision, %error, "could not compact history"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// What is compacted to, and when, in minutes: a revision is written every second.
+    fn compactions(retention: Duration, keep_at_least: u64, minutes: u32) -> Vec<(u64, u64)> {
+        let mut periodic = Periodic::new(retention, keep_at_least);
+        let (mut now, mut done) = (Duration::ZERO, Vec::new());
+        while now <= minutes * MINUTE {
+            let compacted = periodic.sample(now, now.as_secs());
+            done.extend(compacted.map(|revision| (now.as_secs() / 60, revision / 60)));
+            now += periodic.interval();
+        }
+        done
+    }
+
+    #[test]
+    fn a_short_retention_is_kept_after_each_of_itself() {
+        let done = compactions(10 * MINUTE, 0, 35);
+        assert_eq!(done, [(10, 0), (20, 10), (30, 20)]);
+    }
+
+    #[test]
+    fn a_long_retention_is_kept_every_hour() {
+        let done = compactions(180 * MINUTE, 0, 310);
+        assert_eq!(done, [(180, 0), (240, 60), (300, 120)]);
+    }
+
+    #[test]
+    fn by_default_an_hour_stays_and_the_newest_thousand_revisions_whatever_their_age() {
+        assert_eq!(compactions(60 * MINUTE, 1000, 130), [(60, 0), (120, 60)]);
+        let mut periodic = Periodic::new(60 * MINUTE, 1000);
+        assert_eq!(periodic.sample(Duration::ZERO, 900), None);
+        assert_eq!(periodic.sample(60 * MINUTE, 1200), Some(200));
+        assert_eq!(periodic.sample(119 * MINUTE, 5000), None);
+        assert_eq!(periodic.sample(120 * MINUTE, 5000), Some(1200));
+    }
+
+    #[test]
+    fn no_retention_is_too_short_to_sleep() {
+        let periodic = Periodic::new(Duration::from_nanos(1), 0);
+        assert_eq!(periodic.interval(), Duration::from_millis(10));
     }
 }
