@@ -243,8 +243,8 @@ impl Reader<'_> {
         // and unmapped is one that two checkpoints no longer need, so no place in the store is in
         // it any more; whoever found a place before has read it under the same hold of the
         // machine's lock (M4), and its slice ended with its reader.
-        // The file is never made shorter (segments are zero-filled once, in full, before their
-        // first use). The disk thread writes other bytes of the same file, but none of these: W2
+        // The file is never made shorter (it is filled in full before its first use), and used
+        // again under another number only after it was unmapped here. The disk thread writes other bytes of the same file, but none of these: W2
         // of `quorate_log`, nothing is rewritten, and the caller asks only for durable places. The
         // repair of a torn tail and the second writing of the last batch happen in
         // `Journal::open`, before there is a reader, and the latter writes the same bytes.
