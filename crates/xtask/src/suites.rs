@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill, pytest,
-    python_etcd, rust_checks, sim,
+    architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
+    pytest, python_etcd, rust_checks, sim,
 };
 
 /// One suite: its name, what it may take, and its work.
