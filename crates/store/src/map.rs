@@ -16,11 +16,11 @@ use core::slice;
 use crate::Key;
 
 /// Entries of a full block.
-const FULL: usize = 64;
+const FULL: usize = 128;
 /// A block that shrinks below this joins its neighbour, if both fit.
-const SMALL: usize = 16;
+const SMALL: usize = 32;
 /// By how many entries a block grows.
-const STEP: usize = 8;
+const STEP: usize = 16;
 
 /// A map from keys to `V`.
 #[derive(Debug)]
@@ -342,13 +342,13 @@ mod tests {
         for number in 0..6400_u64 {
             map.insert(Key::from(std::format!("{number:05}").as_bytes()), ());
         }
-        assert_eq!(map.blocks.len(), 100);
+        assert_eq!(map.blocks.len(), 6400 / FULL);
         let mut map = KeyMap::default();
         for number in 0..6400_u64 {
             let number = number * 2_654_435_761 % 100_000_007;
             map.insert(Key::from(std::format!("{number:09}").as_bytes()), ());
         }
-        assert!(map.blocks.len() < 170, "{}", map.blocks.len());
+        assert!(map.blocks.len() < 85, "{}", map.blocks.len());
         let slots: usize = map.blocks.values().map(Vec::capacity).sum();
         assert!(slots < 7500, "{slots}");
     }
