@@ -2,6 +2,7 @@
 
 pub mod arrival;
 mod authority;
+pub mod bolt;
 pub mod config;
 mod date;
 pub mod disk;
