@@ -15,6 +15,7 @@ pub mod node;
 mod output;
 mod peer;
 pub mod serve;
+mod snapshot;
 pub mod systemd;
 pub mod util;
 pub mod v2;

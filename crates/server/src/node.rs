@@ -12,6 +12,7 @@ mod checkpoint;
 mod compaction;
 mod driver;
 mod history;
+mod hold;
 mod open;
 mod reclaim;
 mod space;
