@@ -32,6 +32,7 @@ use crate::disk::{Reader, Segments};
 use crate::metrics::{DiskTimes, Metrics};
 use waiters::Waiters;
 
+pub(crate) use open::random;
 pub use open::{OpenError, Running};
 pub(crate) use values::Waits;
 

@@ -13,8 +13,17 @@
 //! The bytes are in docs/formats/snapshot.md.
 
 mod contents;
+mod export;
+mod file;
+mod import;
 mod moment;
+mod read;
 mod rows;
+mod status;
 
 pub(crate) use contents::{Contents, WriteError};
+pub(crate) use export::export;
+pub(crate) use file::{HashCheck, open};
+pub(crate) use import::{ImportError, Imported, Options, import};
 pub(crate) use moment::{Moment, State};
+pub(crate) use status::status;

@@ -25,6 +25,22 @@ pub(super) const MEMBERS_REMOVED: &[u8] = b"members_removed";
 pub(super) const META: &[u8] = b"meta";
 pub(super) const OURS: &[u8] = b"quorate";
 
+/// All of them.
+pub(super) const KNOWN: [&[u8]; 11] = [
+    ALARM,
+    AUTH,
+    AUTH_ROLES,
+    AUTH_USERS,
+    CLUSTER,
+    KEY,
+    LEASE,
+    MEMBERS,
+    MEMBERS_REMOVED,
+    META,
+    OURS,
+];
+
+pub(super) const AUTH_ENABLED: &[u8] = b"authEnabled";
 pub(super) const CONF_STATE: &[u8] = b"confState";
 pub(super) const CONSISTENT_INDEX: &[u8] = b"consistent_index";
 pub(super) const FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
@@ -221,6 +237,11 @@ pub(super) fn directory_key(number: u64) -> [u8; DIRECTORY_KEY_BYTES] {
     let mut key = [b'd'; DIRECTORY_KEY_BYTES];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
+}
+
+/// Whether this is the key of a row of directories.
+pub(super) fn is_directory_key(key: &[u8]) -> bool {
+    key.len() == DIRECTORY_KEY_BYTES && key[0] == b'd'
 }
 
 /// The key of a version's mark.
