@@ -27,3 +27,6 @@ pub(crate) use file::{HashCheck, open};
 pub(crate) use import::{ImportError, Imported, Options, import};
 pub(crate) use moment::{Moment, State};
 pub(crate) use status::status;
+
+#[cfg(test)]
+mod tests;

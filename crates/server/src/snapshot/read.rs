@@ -167,7 +167,7 @@ impl Found {
             // No key: it only moves the revision, as `--bump-revision` does.
             if !message.key.is_empty() {
                 let row = self.row((revision, sub), is_tombstone, message);
-                out(row.map_err(|what| wrong(what))?)?;
+                out(row.map_err(wrong)?)?;
             }
         }
         Ok(last.0)

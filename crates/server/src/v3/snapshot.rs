@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use quorate_proto::etcdserverpb::{ResponseHeader, SnapshotResponse};
-use quorate_store::Revision;
+use quorate_proto::etcdserverpb::SnapshotResponse;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Api, encode, status};
+use super::{Api, status};
+use crate::config::version;
 use crate::node::Node;
 use crate::snapshot::{Contents, WriteError};
 
@@ -40,10 +40,10 @@ pub(super) fn stream(
 ) -> impl Stream<Item = Result<SnapshotResponse, Status>> + Send + 'static {
     let (sender, responses) = mpsc::channel(WAITING);
     let (end, ended) = oneshot::channel();
-    let (node, header) = (api.node.clone(), api.header(Revision::ZERO));
+    let node = api.node.clone();
     tokio::task::spawn_blocking(move || {
         // If nobody hears how it ended, the client is gone.
-        let _ = end.send(make(&node, header, sender));
+        let _ = end.send(make(&node, sender));
     });
     let responses = ReceiverStream::new(responses).map(Ok);
     // What was sent is a snapshot only if all of it was.
@@ -57,11 +57,7 @@ pub(super) fn stream(
     responses.chain(end)
 }
 
-fn make(
-    node: &Node,
-    header: ResponseHeader,
-    sender: mpsc::Sender<SnapshotResponse>,
-) -> Result<(), Status> {
+fn make(node: &Node, sender: mpsc::Sender<SnapshotResponse>) -> Result<(), Status> {
     let began = Instant::now();
     let (moment, held) = node.hold();
     let revision = moment.head.revision;
@@ -70,7 +66,6 @@ fn make(
     let allowed = LEAST_LIMIT + Duration::from_secs(bytes / LEAST_BYTES_A_SECOND);
     let blobs = Blobs {
         sender,
-        header: encode::at(header, revision),
         left: bytes,
         hash: Sha256::new(),
         gathered: BytesMut::new(),
@@ -96,7 +91,6 @@ fn make(
 /// Cuts a file into responses.
 struct Blobs {
     sender: mpsc::Sender<SnapshotResponse>,
-    header: ResponseHeader,
     /// Bytes of the file that were not sent yet.
     left: u64,
     hash: Sha256,
@@ -113,11 +107,11 @@ impl Blobs {
 
     fn send(&mut self, blob: Bytes) -> io::Result<()> {
         let response = SnapshotResponse {
-            header: Some(self.header),
+            // etcd sends none.
+            header: None,
             remaining_bytes: self.left,
             blob,
-            // The file has no storage version: an etcd of any version reads it.
-            version: String::new(),
+            version: version::CLUSTER_VERSION.to_owned(),
         };
         let left = self.deadline.saturating_duration_since(Instant::now());
         let sent = self.sender.send_timeout(response, left.min(STALL_LIMIT));
