@@ -1,6 +1,6 @@
 //! A file's contents: first measured, then written, while commands go on.
 //!
-//! Memory: some 40 bytes for each version of a key, whatever its value weighs.
+//! Memory: 32 bytes for each version of a key, whatever its value weighs.
 
 use std::io::{self, Write};
 
@@ -137,20 +137,13 @@ impl<S: State> Contents<S> {
     }
 
     fn write_ours(&self, item: &mut Item<'_>) -> Result<(), WriteError> {
-        let mut number = 0;
-        directories(&self.state, &self.moment, &mut |row| {
-            let key = rows::directory_key(number);
-            number += 1;
-            item(&key, row)
-        })?;
         item(rows::OURS_HEAD, &ours_head(&self.moment))?;
         let marked: Vec<&Kept> = self.versions.iter().filter(|kept| kept.is_marked).collect();
         for step in marked.chunks(STEP) {
             let marks = self.state.look(|store, _| {
                 let mark = |kept: &&Kept| {
                     let version = store.file_written_at(&kept.key, kept.revision);
-                    let version = version.expect("nothing is purged meanwhile");
-                    Marked::of(version, store.wall_of(version)).encode()
+                    Marked::of(version.expect("nothing is purged meanwhile")).encode()
                 };
                 step.iter().map(mark).collect::<Vec<_>>()
             });
@@ -158,6 +151,12 @@ impl<S: State> Contents<S> {
                 item(&rows::mark_key(kept.revision, kept.sub), &mark)?;
             }
         }
+        let mut number = 0;
+        state_rows(&self.state, &self.moment, &mut |row| {
+            let key = rows::row_key(number);
+            number += 1;
+            item(&key, row)
+        })?;
         Ok(())
     }
 }
@@ -171,14 +170,8 @@ fn kept(state: &impl State, moment: &Moment) -> Vec<Kept> {
     let bounds = (oldest, moment.head.revision);
     let mut versions: Vec<Kept> = Vec::new();
     let mut after = None;
-    // The last version's key, if that version has a deadline.
-    let mut limited: Option<Key> = None;
     while state.look(|store, _| {
         store.kept_versions(&mut after, bounds, STEP, &mut |key, version, _| {
-            let after_deadline = limited.take().is_some_and(|limited| limited == *key);
-            if version.limit.deadline().is_some() {
-                limited = Some(key.clone());
-            }
             let value_bytes = rows::key_value_bytes(key, version);
             versions.push(Kept {
                 revision: version.revision,
@@ -186,7 +179,7 @@ fn kept(state: &impl State, moment: &Moment) -> Vec<Kept> {
                 value_bytes: u32::try_from(value_bytes).expect("a request is below 4 GiB"),
                 key: key.clone(),
                 is_tombstone: version.count == 0,
-                is_marked: rows::is_marked(version, after_deadline),
+                is_marked: rows::is_marked(version),
             });
         })
     }) {}
@@ -290,38 +283,44 @@ fn keys_shape(moment: &Moment, versions: &[Kept]) -> Shape {
 
 fn ours_shape(state: &impl State, moment: &Moment, versions: &[Kept]) -> Shape {
     let mut shape = Shape::default();
-    let measured = directories(state, moment, &mut |row| {
-        shape.add(rows::DIRECTORY_KEY_BYTES, row.len());
-        Ok(())
-    });
-    measured.expect("measuring cannot fail");
     shape.add(rows::OURS_HEAD.len(), ours_head(moment).len());
     for _ in versions.iter().filter(|kept| kept.is_marked) {
         shape.add(rows::MARK_KEY_BYTES, rows::MARK_BYTES);
     }
+    let measured = state_rows(state, moment, &mut |row| {
+        shape.add(rows::ROW_KEY_BYTES, row.len());
+        Ok(())
+    });
+    measured.expect("measuring cannot fail");
     shape
 }
 
-/// Hands out the rows of directories, one version each: so they are the same at each walk, whatever
-/// was written in between.
-fn directories(
+/// Hands out the rows of clock times and of directories: the same at each walk, whatever was written
+/// in between.
+fn state_rows(
     state: &impl State,
     moment: &Moment,
     out: &mut dyn FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut cursor = Cursor::of_directories(moment.head.revision);
-    let mut step: Vec<Vec<u8>> = Vec::new();
-    let mut more = true;
-    while more {
-        state.look(|store, _| {
-            for _ in 0..STEP {
-                more = store.walk(&mut cursor, 1, &mut |row| step.push(row.to_vec()));
-                if !more {
-                    break;
+    let revision = moment.head.revision;
+    // What is newer takes part in a step of directories, so a row has but one version of one.
+    for (mut cursor, max, repeat) in [
+        (Cursor::of_clock_times(revision), STEP, 1),
+        (Cursor::of_directories(revision), 1, STEP),
+    ] {
+        let mut step: Vec<Vec<u8>> = Vec::new();
+        let mut more = true;
+        while more {
+            state.look(|store, _| {
+                for _ in 0..repeat {
+                    more = store.walk(&mut cursor, max, &mut |row| step.push(row.to_vec()));
+                    if !more {
+                        break;
+                    }
                 }
-            }
-        });
-        step.drain(..).try_for_each(|row| out(&row))?;
+            });
+            step.drain(..).try_for_each(|row| out(&row))?;
+        }
     }
     Ok(())
 }

@@ -16,9 +16,7 @@ use quorate_log::{
     Journal, LogError, Moved,
 };
 use quorate_replica::{Machine, Opened};
-use quorate_store::{
-    FileVersion, Head, INLINE_BYTES, Key, Limit, Revision, UnixMs, Value, ValueAt, file_row,
-};
+use quorate_store::{FileVersion, Head, Key, Limit, Revision, Short, Value, ValueAt, file_row};
 
 use super::read::{Found, ImportStop, Row, StateError};
 use crate::bolt::Database;
@@ -250,25 +248,22 @@ fn write(
     let mut rows = Vec::new();
     head.rows(&mut |row| rows.push(row.to_vec()));
     rows.iter().try_for_each(|row| writer.row(row))?;
+    let mut row = Vec::new();
     for (key, chain) in &keys.chains {
         for versions in chain.chunks(ROW_VERSIONS) {
-            let walls: BTreeMap<Revision, UnixMs> = versions
-                .iter()
-                .map(|(version, wall)| (version.revision, *wall))
-                .collect();
-            let versions: Vec<&FileVersion> = versions.iter().map(|(version, _)| version).collect();
-            let wall = |version: &FileVersion| walls[&version.revision];
-            writer.row(&file_row(key, &versions, &wall))?;
+            let versions: Vec<&FileVersion> = versions.iter().collect();
+            file_row(key, &versions, &mut row);
+            writer.row(&row)?;
         }
     }
-    found.directories(database, &mut |row| Ok(writer.row(row)?))?;
+    found.state_rows(database, &mut |row| Ok(writer.row(row)?))?;
     Ok(writer.finish()?)
 }
 
 /// The versions of all keys: their values on disk, all else in memory, as a member holds it.
 struct Keys {
     journal: Journal<FsDisk>,
-    chains: BTreeMap<Key, Vec<(FileVersion, UnixMs)>>,
+    chains: BTreeMap<Key, Vec<FileVersion>>,
     /// Rows whose values are not in the journal yet, and the bytes of those.
     gathered: Vec<Row>,
     gathered_bytes: usize,
@@ -302,7 +297,7 @@ impl Keys {
     fn flush(&mut self) -> Result<(), LogError> {
         let rows = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
-        let large = rows.iter().filter(|row| row.value.len() > INLINE_BYTES);
+        let large = rows.iter().filter(|row| Short::new(&row.value).is_none());
         let moved: Vec<Moved> = large
             .map(|row| Moved {
                 key: row.key.clone(),
@@ -314,50 +309,57 @@ impl Keys {
         self.journal.append_moved(&moved, &mut places)?;
         let mut places = places.into_iter();
         for row in rows {
-            let at = (row.value.len() > INLINE_BYTES)
-                .then(|| places.next())
-                .flatten();
-            self.line_up(row, at);
+            let value = match Short::new(&row.value) {
+                Some(short) => Value::Inline(short),
+                None => logged(places.next().expect("one for each value"), &row.value),
+            };
+            self.line_up(
+                &row.key,
+                FileVersion {
+                    value,
+                    ..row.version
+                },
+            );
         }
         Ok(())
     }
 
-    fn line_up(&mut self, row: Row, at: Option<EntryAt>) {
-        let mut version = row.version;
-        version.value = match at {
-            None => Value::Inline(Box::from(&row.value[..])),
-            Some(at) => Value::Logged(ValueAt {
-                segment: at.segment,
-                offset: at.offset,
-                len: row.value.len() as u32,
-                crc: crc_fast::crc32_iscsi(&row.value),
-            }),
-        };
-        let chain = self.chains.entry(Key::from(&row.key[..])).or_default();
-        if let Some((last, _)) = chain.last().filter(|(last, _)| last.count > 0)
+    fn line_up(&mut self, key: &[u8], mut version: FileVersion) {
+        let chain = self.chains.entry(Key::from(key)).or_default();
+        if let Some(last) = chain.last().filter(|last| last.count > 0)
             && version.count == 0
         {
             version.create = last.create;
         }
         // Very old etcds could write a key twice in one txn; the last counts.
-        chain.pop_if(|(last, _)| last.revision == version.revision);
-        chain.push((version, row.wall));
+        chain.pop_if(|last| last.revision == version.revision);
+        chain.push(version);
     }
 
     /// Takes the leases from living keys whose lease is gone. Returns from how many.
     fn free_of_leases(&mut self, is_gone: impl Fn(i64) -> bool) -> usize {
         let mut freed = 0;
         for chain in self.chains.values_mut() {
-            if let Some((last, _)) = chain.last_mut()
-                && let Limit::Lease(id) = last.limit
-                && is_gone(id)
+            if let Some(last) = chain.last_mut()
+                && last.limit.lease() != 0
+                && is_gone(last.limit.lease())
             {
-                last.limit = Limit::None;
+                last.limit = Limit::NONE;
                 freed += 1;
             }
         }
         freed
     }
+}
+
+/// A value in the journal.
+fn logged(at: EntryAt, value: &[u8]) -> Value {
+    Value::Logged(ValueAt {
+        segment: at.segment,
+        offset: at.offset,
+        len: u32::try_from(value.len()).expect("it fits a segment"),
+        crc: crc_fast::crc32_iscsi(value),
+    })
 }
 
 /// More than a record takes beside key and value.

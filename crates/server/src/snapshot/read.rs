@@ -8,7 +8,7 @@ use std::fs::File;
 use bytes::Bytes;
 use prost::Message;
 use quorate_proto::mvccpb::KeyValue;
-use quorate_store::{Alarm, FileVersion, Limit, Mark, Revision, UnixMs, Value};
+use quorate_store::{Alarm, FileVersion, Limit, Mark, Revision, Value};
 
 use super::rows::{self, LeaseRow, Marked, OursHead};
 use crate::bolt::{Bucket, Database, ReadError};
@@ -60,7 +60,6 @@ pub(super) struct Row {
     pub(super) key: Bytes,
     /// Without its value.
     pub(super) version: FileVersion,
-    pub(super) wall: UnixMs,
     pub(super) value: Bytes,
 }
 
@@ -193,17 +192,19 @@ impl Found {
         }
         let count = if is_tombstone { 0 } else { count };
         let lease = match message.lease {
-            id if id == 0 || is_tombstone => Limit::None,
-            id => Limit::Lease(id),
+            _ if is_tombstone => Limit::NONE,
+            id => Limit::from_lease(id),
         };
-        let (mark, limit, wall) = match self.marks.remove(&(revision, sub)) {
-            None => (rows::plain_mark(count), lease, UnixMs(0)),
-            Some(marked) => (marked.mark, marked.limit(lease), marked.wall),
+        let (mark, limit) = match self.marks.remove(&(revision, sub)) {
+            None => (rows::plain_mark(count), lease),
+            Some(Marked { mark, deadline }) if deadline.is_some() => {
+                (mark, Limit::from_deadline(deadline))
+            }
+            Some(marked) => (marked.mark, lease),
         };
         Ok(Row {
             key: message.key,
             version: version((revision, sub), (create, count), mark, limit),
-            wall,
             value: if is_tombstone {
                 Bytes::new()
             } else {
@@ -212,8 +213,8 @@ impl Found {
         })
     }
 
-    /// Hands out the rows of directories, as a checkpoint holds them.
-    pub(super) fn directories(
+    /// Hands out the rows of clock times and directories, as a checkpoint holds them.
+    pub(super) fn state_rows(
         &self,
         database: &Database<File>,
         out: &mut dyn FnMut(&[u8]) -> Result<(), ImportStop>,
@@ -223,7 +224,7 @@ impl Found {
         };
         let mut items = database.items(&bucket).map_err(StateError::Read)?;
         while let Some(item) = items.next().map_err(StateError::Read)? {
-            if rows::is_directory_key(item.key) {
+            if rows::is_row_key(item.key) {
                 out(item.value)?;
             }
         }

@@ -8,7 +8,7 @@ use quorate_proto::mvccpb::KeyValue;
 use quorate_store::codec::{DecodeError, Read, Write};
 use quorate_store::command::Member;
 use quorate_store::{
-    Action, Alarm, AlarmKind, ClusterTime, Deadline, FileVersion, Limit, Mark, Revision, UnixMs,
+    Action, Alarm, AlarmKind, ClusterTime, Deadline, FileVersion, Mark, Revision, UnixMs,
     ValueError, Values,
 };
 
@@ -46,7 +46,7 @@ pub(super) const CONSISTENT_INDEX: &[u8] = b"consistent_index";
 pub(super) const FINISHED_COMPACTION: &[u8] = b"finishedCompactRev";
 pub(super) const SCHEDULED_COMPACTION: &[u8] = b"scheduledCompactRev";
 pub(super) const TERM: &[u8] = b"term";
-/// The key of [`OURS`] that says what the others are: behind directories, before marks.
+/// The key of [`OURS`] that says what the others are: before marks, behind which are rows.
 pub(super) const OURS_HEAD: &[u8] = b"head";
 
 /// The version of what lies in [`OURS`].
@@ -224,24 +224,22 @@ impl OursHead {
 pub(super) struct Marked {
     pub(super) mark: Mark,
     pub(super) deadline: Option<Deadline>,
-    /// When the version was written.
-    pub(super) wall: UnixMs,
 }
 
-pub(super) const DIRECTORY_KEY_BYTES: usize = 9;
+pub(super) const ROW_KEY_BYTES: usize = 9;
 pub(super) const MARK_KEY_BYTES: usize = 13;
-pub(super) const MARK_BYTES: usize = 28;
+pub(super) const MARK_BYTES: usize = 20;
 
-/// The key of a row of directories: rows keep their order.
-pub(super) fn directory_key(number: u64) -> [u8; DIRECTORY_KEY_BYTES] {
-    let mut key = [b'd'; DIRECTORY_KEY_BYTES];
+/// The key of a row of the state: rows keep their order.
+pub(super) fn row_key(number: u64) -> [u8; ROW_KEY_BYTES] {
+    let mut key = [b'r'; ROW_KEY_BYTES];
     key[1..].copy_from_slice(&number.to_be_bytes());
     key
 }
 
-/// Whether this is the key of a row of directories.
-pub(super) fn is_directory_key(key: &[u8]) -> bool {
-    key.len() == DIRECTORY_KEY_BYTES && key[0] == b'd'
+/// Whether this is the key of a row of the state.
+pub(super) fn is_row_key(key: &[u8]) -> bool {
+    key.len() == ROW_KEY_BYTES && key[0] == b'r'
 }
 
 /// The key of a version's mark.
@@ -268,35 +266,22 @@ pub(super) fn plain_mark(count: u64) -> Mark {
     })
 }
 
-/// Whether a version needs a mark. `after_deadline`: the version before it has a deadline, so that its
-/// event shows what was left of that.
-pub(super) fn is_marked(version: &FileVersion, after_deadline: bool) -> bool {
-    after_deadline
-        || version.limit.deadline().is_some()
-        || version.mark != plain_mark(version.count)
+/// Whether a version needs a mark.
+pub(super) fn is_marked(version: &FileVersion) -> bool {
+    version.limit.deadline().is_some() || version.mark != plain_mark(version.count)
 }
 
 impl Marked {
-    pub(super) fn of(version: &FileVersion, wall: UnixMs) -> Self {
+    pub(super) fn of(version: &FileVersion) -> Self {
         Self {
             mark: version.mark,
             deadline: version.limit.deadline().copied(),
-            wall,
-        }
-    }
-
-    /// The limit of a version with this mark whose lease is `lease`.
-    pub(super) fn limit(&self, lease: Limit) -> Limit {
-        match self.deadline {
-            Some(deadline) => Limit::Deadline(Box::new(deadline)),
-            None => lease,
         }
     }
 
     /// [`MARK_BYTES`] bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(MARK_BYTES);
-        bytes.u64(self.wall.0);
         bytes.u8(self.mark.action as u8);
         bytes.bool(self.mark.covered);
         bytes.bool(self.mark.refresh);
@@ -309,7 +294,6 @@ impl Marked {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut read = Read::new(Bytes::copy_from_slice(bytes));
-        let wall = UnixMs(read.u64()?);
         let action = match read.u8()? {
             0 => Action::Set,
             1 => Action::Create,
@@ -334,7 +318,6 @@ impl Marked {
         Ok(Self {
             mark,
             deadline: has_deadline.then_some(deadline),
-            wall,
         })
     }
 }

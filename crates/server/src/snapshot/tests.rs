@@ -346,7 +346,7 @@ fn what_no_etcd_writes_is_refused_with_a_sentence_and_leaves_nothing() {
         (
             vec![
                 keys(vec![good()]),
-                (rows::OURS, vec![(rows::directory_key(0).to_vec(), vec![9])]),
+                (rows::OURS, vec![(rows::row_key(0).to_vec(), vec![9])]),
             ],
             "does not open",
         ),

@@ -3,7 +3,7 @@
 //! It is made on a thread beside the connections', straight into the stream: it takes no space on
 //! disk, and no more memory than its index. While it lasts nothing is purged, so a client that is
 //! slow is given up: one that takes nothing for a minute, and one for which a snapshot lasts longer
-//! than its size allows (docs/decisions/004-snapshots.md).
+//! than its size allows (docs/decisions/005-snapshots.md).
 //!
 //! Source: spec/v3-api.md §2.12.
 
