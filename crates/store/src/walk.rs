@@ -69,7 +69,11 @@ impl Store {
             compacted: self.compacted,
             leases: lengths.collect(),
             members: self.members.values().cloned().collect(),
-            alarms: self.alarms.iter().map(|(alarm, by)| (*alarm, *by)).collect(),
+            alarms: self
+                .alarms
+                .iter()
+                .map(|(alarm, by)| (*alarm, *by))
+                .collect(),
         };
         Cursor {
             head,

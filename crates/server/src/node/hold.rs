@@ -1,14 +1,15 @@
 //! A running member's state, held still for a snapshot while commands go on.
 
-use std::sync::Arc;
+use quorate_store::{Store, ValueError, Values};
+use tokio::runtime::Handle;
 
-use quorate_store::{Store, Values};
-
-use super::{Node, Shared};
+use super::Node;
 use crate::snapshot::{Moment, State};
 
 /// Nothing is purged until it is dropped: what compaction leaves behind takes space until then.
-pub(crate) struct Held(Arc<Shared>);
+///
+/// Used by a thread that may wait, of the runtime that the member runs on.
+pub(crate) struct Held(Node);
 
 impl Node {
     /// The state of this moment, and what holds it.
@@ -21,19 +22,30 @@ impl Node {
             head: cursor.head().clone(),
         };
         drop(machine);
-        (moment, Held(self.0.clone()))
+        (moment, Held(self.clone()))
     }
 }
 
 impl State for Held {
-    fn look<R>(&self, work: impl FnOnce(&Store, &dyn Values) -> R) -> R {
-        work(self.0.machine().store(), &*self.0.segments)
+    fn look<R>(&self, work: impl FnOnce(&Store) -> R) -> R {
+        work(self.0.machine().store())
+    }
+
+    fn read<R>(
+        &self,
+        mut attempt: impl FnMut(&Store, &dyn Values) -> Result<R, ValueError>,
+    ) -> Result<R, ValueError> {
+        let read = self
+            .0
+            .read(|machine, values| attempt(machine.store(), values));
+        Handle::current().block_on(read)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.machine_mut().end_walk();
-        self.0.wake.notify_one();
+        let shared = &self.0.0;
+        shared.machine_mut().end_walk();
+        shared.wake.notify_one();
     }
 }

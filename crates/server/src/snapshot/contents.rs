@@ -12,6 +12,9 @@ use crate::bolt::{FileShape, Shape, Writer};
 
 /// Versions looked at while the state is held.
 const STEP: usize = 1_000;
+/// Versions whose values are read while the state is held: each that is not in memory makes a step
+/// begin again.
+const VALUES_STEP: usize = 128;
 /// Bytes of values read while the state is held, about.
 const STEP_BYTES: usize = 256 << 10;
 
@@ -109,9 +112,9 @@ impl<S: State> Contents<S> {
     fn write_keys(&self, item: &mut Item<'_>) -> Result<(), WriteError> {
         let mut rest = &self.versions[..];
         while !rest.is_empty() {
-            let step = self.state.look(|store, values| {
+            let step = self.state.read(|store, values| {
                 let (mut step, mut bytes) = (Vec::new(), 0);
-                for kept in rest.iter().take(STEP) {
+                for kept in rest.iter().take(VALUES_STEP) {
                     let version = store.file_written_at(&kept.key, kept.revision);
                     let version = version.expect("nothing is purged meanwhile");
                     let value = rows::key_value(&kept.key, version, values)?;
@@ -140,7 +143,7 @@ impl<S: State> Contents<S> {
         item(rows::OURS_HEAD, &ours_head(&self.moment))?;
         let marked: Vec<&Kept> = self.versions.iter().filter(|kept| kept.is_marked).collect();
         for step in marked.chunks(STEP) {
-            let marks = self.state.look(|store, _| {
+            let marks = self.state.look(|store| {
                 let mark = |kept: &&Kept| {
                     let version = store.file_written_at(&kept.key, kept.revision);
                     Marked::of(version.expect("nothing is purged meanwhile")).encode()
@@ -170,7 +173,7 @@ fn kept(state: &impl State, moment: &Moment) -> Vec<Kept> {
     let bounds = (oldest, moment.head.revision);
     let mut versions: Vec<Kept> = Vec::new();
     let mut after = None;
-    while state.look(|store, _| {
+    while state.look(|store| {
         store.kept_versions(&mut after, bounds, STEP, &mut |key, version, _| {
             let value_bytes = rows::key_value_bytes(key, version);
             versions.push(Kept {
@@ -194,7 +197,7 @@ fn buckets_of(moment: &Moment) -> [(&'static [u8], Bucket); 11] {
     let alarms = head
         .alarms
         .iter()
-        .map(|alarm| (rows::alarm_key(alarm), Vec::new()));
+        .map(|(alarm, _)| (rows::alarm_key(alarm), Vec::new()));
     let leases = head.leases.iter().map(|(id, ttl_s)| {
         let row = LeaseRow {
             id: *id,
@@ -311,7 +314,7 @@ fn state_rows(
         let mut step: Vec<Vec<u8>> = Vec::new();
         let mut more = true;
         while more {
-            state.look(|store, _| {
+            state.look(|store| {
                 for _ in 0..repeat {
                     more = store.walk(&mut cursor, max, &mut |row| step.push(row.to_vec()));
                     if !more {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use quorate_log::{Config as JournalConfig, Identity, LogError};
 use quorate_replica::{Committed, Machine, Opened};
+use quorate_store::Values;
 
 use super::contents::{Contents, WriteError};
 use super::file::HashingFile;
@@ -55,10 +56,11 @@ pub(crate) fn export(data_dir: &Path, path: &Path) -> Result<Exported, ExportErr
     let disk = FsDisk::open(data_dir).map_err(LogError::from)?;
     let identity = Identity::load(&disk)?;
     let identity = identity.ok_or_else(|| ExportError::NoMember(data_dir.to_owned()))?;
-    let segments = Segments::open(&disk).map_err(LogError::from)?;
+    let segments = Segments::open(&disk, 0).map_err(LogError::from)?;
+    let values = segments.reader();
     let config = JournalConfig::default();
-    let mut opened = Opened::read(disk, identity.directory, config, &*segments)?;
-    apply_rest(&mut opened, &segments)?;
+    let mut opened = Opened::read(disk, identity.directory, config, &values)?;
+    apply_rest(&mut opened, &values)?;
 
     let machine: &mut Machine = &mut opened.machine;
     let (_, cursor) = machine.begin_walk();
@@ -68,7 +70,7 @@ pub(crate) fn export(data_dir: &Path, path: &Path) -> Result<Exported, ExportErr
         head: cursor.head().clone(),
     };
     let revision = moment.head.revision.get();
-    let contents = Contents::measure((machine.store(), &*segments), moment);
+    let contents = Contents::measure((machine.store(), &values), moment);
     let written = write(&contents, path);
     written.map_err(|error| ExportError::File {
         path: path.to_owned(),
@@ -81,7 +83,7 @@ pub(crate) fn export(data_dir: &Path, path: &Path) -> Result<Exported, ExportErr
 }
 
 /// What a lone voter has in its log is committed as soon as it is elected; some of it was answered.
-fn apply_rest(opened: &mut Opened<FsDisk>, segments: &Segments) -> Result<(), ExportError> {
+fn apply_rest(opened: &mut Opened<FsDisk>, values: &dyn Values) -> Result<(), ExportError> {
     let applied = opened.machine.applied().0;
     let entries = std::mem::take(&mut opened.recovered.entries);
     let rest = entries
@@ -94,7 +96,7 @@ fn apply_rest(opened: &mut Opened<FsDisk>, segments: &Segments) -> Result<(), Ex
             data: entry.data,
             place,
         };
-        let done = opened.machine.apply(&[committed], segments);
+        let done = opened.machine.apply(&[committed], values);
         done.map_err(quorate_replica::OpenError::from)?;
     }
     Ok(())

@@ -16,7 +16,9 @@ use quorate_log::{
     Journal, LogError, Moved,
 };
 use quorate_replica::{Machine, Opened};
-use quorate_store::{FileVersion, Head, Key, Limit, Revision, Short, Value, ValueAt, file_row};
+use quorate_store::{
+    AlarmBy, FileVersion, Head, Key, Limit, Revision, Short, Value, ValueAt, file_row,
+};
 
 use super::read::{Found, ImportStop, Row, StateError};
 use crate::bolt::Database;
@@ -171,8 +173,9 @@ fn make(
     write(database, &disk, &identity, &found, &head, keys)?;
     imported.notes = found.notes;
 
-    let segments = Segments::open(&disk).map_err(LogError::from)?;
-    let opened = Opened::read(disk, identity.directory, journal_config, &*segments)?;
+    let segments = Segments::open(&disk, 0).map_err(LogError::from)?;
+    let values = segments.reader();
+    let opened = Opened::read(disk, identity.directory, journal_config, &values)?;
     let revision = opened.machine.store().revision();
     assert_eq!(revision, head.revision, "what was written is what is read");
     Ok(imported)
@@ -212,7 +215,12 @@ fn head(
             .collect(),
         // The restored member makes itself known when it starts.
         members: Vec::new(),
-        alarms: found.alarms.clone(),
+        // A client's to clear, for the members that they are about are gone.
+        alarms: found
+            .alarms
+            .iter()
+            .map(|alarm| (*alarm, AlarmBy::Client))
+            .collect(),
     })
 }
 

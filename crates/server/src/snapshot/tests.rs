@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use prost::Message;
 use quorate_log::{Config as JournalConfig, Identity};
 use quorate_proto::mvccpb::KeyValue;
 use quorate_replica::{Machine, OpenError, Opened};
-use quorate_store::{KeyRange, Revision, Store, Values};
+use quorate_store::{KeyRange, Revision, Store};
 use tempfile::TempDir;
 
 use super::rows::{self, LeaseRow};
@@ -65,35 +66,26 @@ impl Case {
     }
 
     /// What a start makes of the directory.
-    fn opened(&self) -> Result<(Machine, impl Values + use<>), OpenError> {
+    fn opened(&self) -> Result<(Machine, Arc<Segments>), OpenError> {
         let disk = FsDisk::open(&self.config().data_dir).unwrap();
         let directory = Identity::load(&disk).unwrap().unwrap().directory;
-        let segments = Segments::open(&disk).unwrap();
-        let opened = Opened::read(disk, directory, JournalConfig::default(), &*segments)?;
-        Ok((opened.machine, Shared(segments)))
-    }
-}
-
-struct Shared(std::sync::Arc<Segments>);
-
-impl Values for Shared {
-    fn read<'a>(
-        &'a self,
-        at: &quorate_store::ValueAt,
-    ) -> Result<std::borrow::Cow<'a, [u8]>, quorate_store::ValueError> {
-        self.0.read(at)
+        let segments = Segments::open(&disk, 0).unwrap();
+        let config = JournalConfig::default();
+        let opened = Opened::read(disk, directory, config, &segments.reader())?;
+        Ok((opened.machine, segments))
     }
 }
 
 /// Keys, values and numbers at a revision: `a=3 create 2 modified 4 version 2 lease 0`.
-fn shown(store: &Store, values: &impl Values, revision: u64) -> Vec<String> {
+fn shown(store: &Store, segments: &Segments, revision: u64) -> Vec<String> {
+    let values = segments.reader();
     let all = KeyRange {
         start: vec![0].into(),
         end: quorate_store::KeyEnd::Open,
     };
     let rows = store.scan(&all, Revision::new(revision));
     let show = |row: quorate_store::Row<'_>| {
-        let kv = Store::key_value(row.key, row.version, values).unwrap();
+        let kv = Store::key_value(row.key, row.version, &values).unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         format!(
             "{}={} {}/{}/{} {:x}",
