@@ -97,7 +97,7 @@ impl Checkpoints {
 
     /// Whether one is being written or wanted early.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_walking() || self.early > 0
+        self.running.is_some() || self.early > 0
     }
 
     /// The segments that the newest one needs for values alone.

@@ -59,7 +59,7 @@ pub(crate) fn export(data_dir: &Path, path: &Path) -> Result<Exported, ExportErr
     let segments = Segments::open(&disk, 0).map_err(LogError::from)?;
     let values = segments.reader();
     let config = JournalConfig::default();
-    let mut opened = Opened::read(disk, identity.directory, config, &values)?;
+    let mut opened = Opened::read(disk, identity.directory, config, &values, &mut |_| {})?;
     apply_rest(&mut opened, &values)?;
 
     let machine: &mut Machine = &mut opened.machine;

@@ -175,7 +175,13 @@ fn make(
 
     let segments = Segments::open(&disk, 0).map_err(LogError::from)?;
     let values = segments.reader();
-    let opened = Opened::read(disk, identity.directory, journal_config, &values)?;
+    let opened = Opened::read(
+        disk,
+        identity.directory,
+        journal_config,
+        &values,
+        &mut |_| {},
+    )?;
     let revision = opened.machine.store().revision();
     assert_eq!(revision, head.revision, "what was written is what is read");
     Ok(imported)

@@ -71,7 +71,7 @@ impl Case {
         let directory = Identity::load(&disk).unwrap().unwrap().directory;
         let segments = Segments::open(&disk, 0).unwrap();
         let config = JournalConfig::default();
-        let opened = Opened::read(disk, directory, config, &segments.reader())?;
+        let opened = Opened::read(disk, directory, config, &segments.reader(), &mut |_| {})?;
         Ok((opened.machine, segments))
     }
 }
