@@ -1,12 +1,13 @@
 //! Reads all bytes of a data directory and says what there is. Changes nothing.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::checkpoint::{checkpoint_name, list_checkpoints};
 use crate::disk::Disk;
-use crate::error::LogError;
+use crate::error::{Corrupt, LogError};
 use crate::identity::{DirectoryId, Identity};
 use crate::place::{EntryAt, Link, Position};
 use crate::read_checkpoint::verify_checkpoint;
@@ -14,6 +15,9 @@ use crate::record::Record;
 use crate::replay::{Torn, replay, unsealed};
 use crate::segment::{SEGMENT_HEAD, check_segment, list_segments, segment_name};
 use crate::walk::{Step, Walk};
+
+/// The first entry of a log that began empty; one of a restored member begins later.
+const FIRST_INDEX: u64 = 2;
 
 /// What a data directory holds. `Display` prints it for the operator.
 #[derive(Clone, Debug, Default)]
@@ -80,12 +84,20 @@ pub fn verify<D: Disk>(disk: &D) -> Result<Report, LogError> {
         }
     }
     // As a start would do it: this finds what is torn or missing at the end.
+    let has_checkpoint = newest.is_some();
     let (from, applied) = match newest {
         Some(head) => (head.position, head.index),
         None => (Position::beginning(), 0),
     };
     if let Some(replayed) = report.keep(replay(disk, directory, &from, applied, None))? {
         report.last_index = replayed.recovered.last_index;
+        let entries = &replayed.recovered.entries;
+        let first = entries.first().map_or(0, |(entry, _)| entry.index);
+        if first > FIRST_INDEX && !has_checkpoint {
+            let what = format!("the log begins at entry {first}, and no checkpoint leads up to it");
+            let error = Corrupt::new(segment_name(1), 0, what);
+            report.corrupt.push(error.into());
+        }
         report.torn = replayed.recovered.torn;
     }
     // And every segment by itself: those before the checkpoint are kept for their values.

@@ -20,8 +20,8 @@ pub struct Machine {
     applied: (u64, u64),
     /// The highest stamp applied.
     time: ClusterTime,
-    /// A walk is under way: versions must not be dropped.
-    held: bool,
+    /// Walks under way, while which versions must not be dropped.
+    walks: usize,
 }
 
 /// What a batch of entries did.
@@ -185,23 +185,33 @@ impl Machine {
 
     /// Clears up to `max` changes that compaction left behind. Returns whether more are left.
     pub fn purge(&mut self, max: usize) -> bool {
-        !self.held && self.store.purge(max)
+        self.walks == 0 && self.store.purge(max)
     }
 
-    /// Begins a walk of the state as it is now; see [`Store::walk`]. Until
-    /// [`Self::end_walk`], nothing is purged.
+    /// Whether a walk is under way, so that [`Self::purge`] does nothing.
+    pub fn is_walked(&self) -> bool {
+        self.walks > 0
+    }
+
+    /// Begins a walk of the state as it is now; see [`Store::walk`]. Several may be under way. Until
+    /// [`Self::end_walk`] was called for each, nothing is purged.
     pub fn begin_walk(&mut self) -> (Vec<u8>, Cursor) {
-        assert!(!self.held, "one walk at a time");
-        self.held = true;
+        self.walks += 1;
+        (Self::meta(self.time), self.store.begin_walk())
+    }
+
+    /// What a checkpoint of a state at `time` says beside its rows.
+    pub fn meta(time: ClusterTime) -> Vec<u8> {
         let mut meta = Vec::new();
         meta.u8(META_FORMAT);
-        meta.u64(self.time.0);
-        (meta, self.store.begin_walk())
+        meta.u64(time.0);
+        meta
     }
 
-    /// Ends the walk.
+    /// Ends a walk.
     pub fn end_walk(&mut self) {
-        self.held = false;
+        assert!(self.walks > 0, "a walk that ends has begun");
+        self.walks -= 1;
     }
 
     /// Rebuilds the state from what a walk gave.
@@ -215,7 +225,7 @@ impl Machine {
             store,
             applied,
             time,
-            held: false,
+            walks: 0,
         })
     }
 }

@@ -24,6 +24,17 @@ pub enum OpenError {
     /// What is on disk makes no member.
     #[error(transparent)]
     Halt(#[from] Halt),
+    /// Entries are missing between the state and the log.
+    #[error(
+        "the log goes on at entry {first}, but no checkpoint that verifies leads up to it{why}: \
+         restore this member from a backup"
+    )]
+    Gap {
+        /// The first entry in the log behind the state.
+        first: u64,
+        /// What is wrong with the newest checkpoint, if there is one.
+        why: String,
+    },
 }
 
 /// A member's durable state, read back.
@@ -82,13 +93,15 @@ impl<D: Disk + Clone> Opened<D> {
         let checkpoint = machine.applied().0;
         let mut replayed_bytes = 0;
         let mut applied = Ok(());
+        let rejected = &newest.rejected;
         let mut take = |entries: Vec<(Entry, EntryAt)>| {
             replayed_bytes += entries
                 .iter()
                 .map(|(entry, _)| log_bytes(entry))
                 .sum::<u64>();
             if applied.is_ok() {
-                applied = apply(&mut machine, entries, values, seen);
+                applied = follows(&machine, &entries, rejected)
+                    .and_then(|()| Ok(apply(&mut machine, entries, values, seen)?));
             }
         };
         let opened = Journal::open_with(disk, directory, config, head.as_ref(), &mut take);
@@ -100,6 +113,7 @@ impl<D: Disk + Clone> Opened<D> {
             .partition_point(|(entry, _)| entry.index <= commit);
         take(recovered.entries.drain(..count).collect());
         applied?;
+        follows(&machine, &recovered.entries, rejected)?;
         // A value is copied after its entry was applied.
         machine.replay_moved(&recovered.moved);
         while machine.purge(100_000) {}
@@ -167,6 +181,22 @@ fn load<D: Disk>(mut reader: CheckpointReader<D>) -> Result<Machine, OpenError> 
         loader.row(row).map_err(Halt::State)?;
     }
     Ok(Machine::load((head.index, head.term), &head.meta, loader)?)
+}
+
+/// Refuses entries that do not begin where the state ends: an imported log begins late, and without
+/// its checkpoint it is not an empty one.
+fn follows(
+    machine: &Machine,
+    entries: &[(Entry, EntryAt)],
+    rejected: &[Corrupt],
+) -> Result<(), OpenError> {
+    let first = entries.first().map(|(entry, _)| entry.index);
+    let Some(first) = first.filter(|first| *first > machine.applied().0 + 1) else {
+        return Ok(());
+    };
+    let why = rejected.first();
+    let why = why.map_or(String::new(), |corrupt| format!(" ({corrupt})"));
+    Err(OpenError::Gap { first, why })
 }
 
 fn apply(

@@ -38,7 +38,7 @@ use clap::Parser as _;
 pub use flags::{Flag, Kind, flags};
 pub use ids::{cluster_id, member_id};
 pub use url::{ListenUrl, Scheme, Url};
-pub use util::UtilCommand;
+pub use util::{Restore, SnapshotCommand, UtilCommand, WriteOut};
 
 use draft::Draft;
 use sources::CommandLine;

@@ -58,6 +58,7 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("/v3/maintenance/hash", "Maintenance", "Hash"),
     ("/v3/maintenance/hashkv", "Maintenance", "HashKV"),
     ("/v3/maintenance/downgrade", "Maintenance", "Downgrade"),
+    ("/v3/maintenance/snapshot", "Maintenance", "Snapshot"),
 ];
 /// JSON may be longer than the message it makes: base64 alone takes a third more.
 const JSON_FACTOR: usize = 4;

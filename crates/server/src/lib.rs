@@ -2,6 +2,7 @@
 
 pub mod arrival;
 mod authority;
+pub mod bolt;
 pub mod config;
 mod date;
 pub mod disk;
@@ -14,6 +15,7 @@ pub mod node;
 mod output;
 mod peer;
 pub mod serve;
+mod snapshot;
 pub mod systemd;
 pub mod util;
 pub mod v2;

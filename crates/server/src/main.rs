@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use quorate::config::{self, Config, Invocation, UtilCommand, Warning, version};
+use quorate::config::{self, Config, Invocation, Warning, version};
 use quorate::{arrival, logging, serve, util};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
             println!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Invocation::Util(UtilCommand::Verify { data_dir })) => util::verify(&data_dir),
+        Ok(Invocation::Util(command)) => util::run(&command),
         Err(error) => {
             eprint!("{error}");
             ExitCode::from(error.exit_code())

@@ -12,6 +12,7 @@ mod checkpoint;
 mod compaction;
 mod driver;
 mod history;
+mod hold;
 mod open;
 mod reclaim;
 mod space;
@@ -31,6 +32,7 @@ use crate::disk::{Reader, Segments};
 use crate::metrics::{DiskTimes, Metrics};
 use waiters::Waiters;
 
+pub(crate) use open::random;
 pub use open::{OpenError, Running};
 pub(crate) use values::Waits;
 

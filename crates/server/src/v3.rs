@@ -22,6 +22,7 @@ mod messages;
 mod range_stream;
 mod rows;
 mod service;
+mod snapshot;
 mod sorted;
 mod status;
 mod unary;

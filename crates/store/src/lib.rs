@@ -56,4 +56,4 @@ pub use refusal::Refusal;
 pub use revision::{ClusterTime, Revision, UnixMs};
 pub use store::{KeyValue, Store};
 pub use value::{Place, Short, Value, ValueAt, ValueError, Values};
-pub use walk::Cursor;
+pub use walk::{Cursor, Head, file_row};

@@ -96,7 +96,7 @@ impl Store {
         chains.map(move |(key, chain)| (key, chain.live_at(revision)))
     }
 
-    /// Hands out versions of keys that compaction has left, up to revision `last`, for a checksum.
+    /// Hands out versions of keys that a compaction at `oldest` leaves, up to revision `last`.
     ///
     /// Behind `after`, which is moved; at most `max` versions, and no more keys than that. Returns
     /// whether more may be left. What [`Self::purge`] has not dropped yet is left out all the same,
@@ -105,11 +105,10 @@ impl Store {
     pub fn kept_versions(
         &self,
         after: &mut Option<(Key, Revision)>,
-        last: Revision,
+        (oldest, last): (Revision, Revision),
         max: usize,
         out: &mut dyn FnMut(&Key, &FileVersion, bool),
     ) -> bool {
-        let oldest = self.oldest();
         let (start, mut behind) = match &*after {
             None => (Bound::Unbounded, Revision::ZERO),
             Some((key, behind)) => (Bound::Included(key.clone()), *behind),

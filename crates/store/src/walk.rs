@@ -28,13 +28,25 @@ pub(crate) const WALLS: u8 = 7;
 /// How far a walk has come.
 #[derive(Debug)]
 pub struct Cursor {
-    revision: Revision,
-    compacted: i64,
-    /// What has no versions is copied when the walk begins.
-    leases: Vec<(i64, i64)>,
-    members: Vec<Member>,
-    alarms: Vec<(Alarm, AlarmBy)>,
+    head: Head,
     stage: Stage,
+    /// Ends with the stage that it began with.
+    one_stage: bool,
+}
+
+/// What is not a key or a directory: copied when a walk begins, for it has no versions.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Head {
+    /// The latest revision.
+    pub revision: Revision,
+    /// The revision of the last compaction; -1 before the first.
+    pub compacted: i64,
+    /// Leases: their ids and lengths in seconds.
+    pub leases: Vec<(i64, i64)>,
+    /// The members.
+    pub members: Vec<Member>,
+    /// The alarms raised.
+    pub alarms: Vec<(Alarm, AlarmBy)>,
 }
 
 #[derive(Debug)]
@@ -51,21 +63,22 @@ enum Stage {
 impl Store {
     /// Begins a walk of the state as it is now.
     pub fn begin_walk(&self) -> Cursor {
-        Cursor {
+        let lengths = self.leases.iter().map(|(id, lease)| (*id, lease.ttl_s));
+        let head = Head {
             revision: self.revision,
             compacted: self.compacted,
-            leases: self
-                .leases
-                .iter()
-                .map(|(id, lease)| (*id, lease.ttl_s))
-                .collect(),
+            leases: lengths.collect(),
             members: self.members.values().cloned().collect(),
             alarms: self
                 .alarms
                 .iter()
                 .map(|(alarm, by)| (*alarm, *by))
                 .collect(),
+        };
+        Cursor {
+            head,
             stage: Stage::Head,
+            one_stage: false,
         }
     }
 
@@ -73,14 +86,15 @@ impl Store {
     /// Returns whether more are left.
     pub fn walk(&self, cursor: &mut Cursor, max: usize, out: &mut dyn FnMut(&[u8])) -> bool {
         assert!(max > 0, "a step leads on");
-        let revision = cursor.revision;
+        let revision = cursor.head.revision;
         cursor.stage = match core::mem::replace(&mut cursor.stage, Stage::Done) {
             Stage::Head => {
-                cursor.head(out);
+                cursor.head.rows(out);
                 Stage::Walls(Revision::ZERO)
             }
             Stage::Walls(behind) => match self.walls(behind, revision, max, out) {
                 Some(last) => Stage::Walls(last),
+                None if cursor.one_stage => Stage::Done,
                 None => Stage::Files(None),
             },
             Stage::Files(after) => {
@@ -168,12 +182,42 @@ fn walk_map<V: Versioned>(
 }
 
 impl Cursor {
-    /// The revision that the walk is of.
-    pub fn revision(&self) -> Revision {
-        self.revision
+    /// A walk of nothing but the clock times of the revisions up to this one.
+    pub fn of_clock_times(revision: Revision) -> Self {
+        Self::of(revision, Stage::Walls(Revision::ZERO))
     }
 
-    fn head(&self, out: &mut dyn FnMut(&[u8])) {
+    /// A walk of nothing but the directories, as they stood at `revision`.
+    pub fn of_directories(revision: Revision) -> Self {
+        Self::of(revision, Stage::Dirs(None))
+    }
+
+    fn of(revision: Revision, stage: Stage) -> Self {
+        let head = Head {
+            revision,
+            ..Head::default()
+        };
+        Self {
+            head,
+            stage,
+            one_stage: true,
+        }
+    }
+
+    /// The revision that the walk is of.
+    pub fn revision(&self) -> Revision {
+        self.head.revision
+    }
+
+    /// What was copied when the walk began.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl Head {
+    /// Hands out its rows, which come before all others.
+    pub fn rows(&self, out: &mut dyn FnMut(&[u8])) {
         let mut row = Vec::new();
         row.u8(HEAD);
         row.u64(self.revision.get());
@@ -202,7 +246,8 @@ impl Cursor {
     }
 }
 
-fn file_row(key: &Key, versions: &[&FileVersion], row: &mut Vec<u8>) {
+/// The row of a key with some of its versions, oldest first.
+pub fn file_row(key: &Key, versions: &[&FileVersion], row: &mut Vec<u8>) {
     begin_row(FILE, key, versions.len(), row);
     let mut before = Revision::ZERO;
     for version in versions {

@@ -28,6 +28,7 @@ mod python_etcd;
 mod runner;
 mod rust_checks;
 mod sim;
+mod snapshot;
 mod soak;
 mod suites;
 mod tools;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::outcome::Outcome;
 use crate::{
     architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
-    pytest, python_etcd, rust_checks, sim,
+    pytest, python_etcd, rust_checks, sim, snapshot,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -136,6 +136,12 @@ pub(crate) const SUITES: &[Suite] = &[
         60,
         "a server on a full disk loses nothing and goes on by itself",
         full_disk::suite,
+    ),
+    suite(
+        "snapshot",
+        60,
+        "snapshots between Quorate and etcd 3.4.23, both ways",
+        snapshot::suite,
     ),
     suite(
         "examples",

@@ -63,16 +63,12 @@ impl Checkpoints {
         self.schedule.grew(entries);
     }
 
-    /// Whether one is being written: nothing may be purged meanwhile.
-    pub(super) fn is_walking(&self) -> bool {
-        self.running.is_some()
-    }
-
     /// Begins one that is due; ends one that is done.
     pub(super) fn look(&mut self, shared: &Arc<Shared>, disk: &DiskThread) -> Result<(), String> {
         if self.running.as_ref().is_some_and(JoinHandle::is_finished) {
             let joined = self.running.take().expect("just seen").join();
             shared.machine_mut().end_walk();
+            shared.wake.notify_one();
             match joined.map_err(|_| "the checkpoint thread panicked".to_owned())? {
                 Ok(taken) => {
                     tracing::info!(bytes = taken.bytes, "checkpoint taken");
@@ -101,7 +97,7 @@ impl Checkpoints {
 
     /// Whether one is being written or wanted early.
     pub(super) fn is_busy(&self) -> bool {
-        self.is_walking() || self.early > 0
+        self.running.is_some() || self.early > 0
     }
 
     /// The segments that the newest one needs for values alone.

@@ -285,7 +285,8 @@ impl Driver {
 
     /// Clears up a chunk of what compaction left behind.
     fn tidy(&mut self) {
-        if *self.shared.tidy.borrow() || self.checkpoints.is_walking() {
+        // Whoever walks wakes the driver when done.
+        if *self.shared.tidy.borrow() || self.shared.machine().is_walked() {
             return;
         }
         let mut machine = self.shared.machine_mut();

@@ -187,7 +187,7 @@ impl Running {
             member: identity.member,
             election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
             tick_ms: tick as u64,
-            seed: u64::from_le_bytes(random()?),
+            seed: u64::from_le_bytes(random().map_err(OpenError::Entropy)?),
             now: quorate_replica::Now::default(),
         });
         Ok(Replica::new(boot)?)
@@ -279,7 +279,7 @@ fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
         identity.raise(disk)?;
         return Ok(identity);
     }
-    let random = random()?;
+    let random = random().map_err(OpenError::Entropy)?;
     let (cluster, member) = (config.cluster_id(), config.member_id());
     let journal = JournalConfig::default();
     let made = Identity::create(disk, journal, random, cluster, member);
@@ -294,8 +294,9 @@ fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
     })
 }
 
-fn random<const N: usize>() -> Result<[u8; N], OpenError> {
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.map(|()| bytes).map_err(OpenError::Entropy)
+    read.map(|()| bytes)
 }

@@ -124,7 +124,8 @@ fn in_order(node: &Node, last: Revision, compacted: i64) -> Option<Vec<(Revision
         if store.compacted() != compacted {
             return None;
         }
-        let more = store.kept_versions(&mut after, last, STEP, &mut |key, version, stands| {
+        let kept = (oldest, last);
+        let more = store.kept_versions(&mut after, kept, STEP, &mut |key, version, stands| {
             let named = (version.revision, version.sub, key.clone());
             if stands || version.revision > oldest {
                 versions.push(named);

@@ -10,7 +10,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_store::{Alarm, AlarmBy, AlarmKind, Body, Reply, Revision};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, encode, hash, status};
+use super::{Api, Responses, encode, hash, snapshot, status};
 use crate::config::version;
 
 #[async_trait]
@@ -104,13 +104,13 @@ impl Maintenance for Api {
         }))
     }
 
-    type SnapshotStream = tokio_stream::Empty<Result<SnapshotResponse, Status>>;
+    type SnapshotStream = Responses<SnapshotResponse>;
 
     async fn snapshot(
         &self,
         _request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(status::unimplemented("Snapshot"))
+        Ok(Response::new(self.until_closed(snapshot::stream(self))))
     }
 
     async fn move_leader(

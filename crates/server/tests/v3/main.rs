@@ -10,5 +10,6 @@ mod member;
 #[path = "../support/ports.rs"]
 mod ports;
 mod recorded;
+mod snapshot;
 mod streams;
 mod wire;

@@ -35,21 +35,26 @@ impl Member {
         Self::start_with(|_| {}).await
     }
 
+    /// The same, on a data directory that may exist.
+    pub(crate) async fn start_on(directory: PathBuf) -> Self {
+        Self::start_with(|config| config.data_dir = directory).await
+    }
+
     /// The same, configured otherwise.
     pub(crate) async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
         let (client, peer) = (free_port(), free_port());
         let name = format!("quorate-v3-{}-{client}", std::process::id());
-        let directory = scratch().join(name);
         let client = listen(client);
         let url = client.url.to_string();
         let mut config = Config {
-            data_dir: directory.clone(),
+            data_dir: scratch().join(name),
             advertise_client_urls: vec![client.url.clone()],
             listen_client_urls: vec![client],
             listen_peer_urls: vec![listen(peer)],
             ..Config::default()
         };
         configure(&mut config);
+        let directory = config.data_dir.clone();
         let (stop, stopped) = oneshot::channel();
         let (ready, started) = oneshot::channel();
         let serving = tokio::spawn(async move {
@@ -76,12 +81,18 @@ impl Member {
 
     /// Stops the member and removes its directory.
     pub(crate) async fn stop(self) {
+        let directory = self.directory.clone();
+        self.stop_and_keep().await;
+        std::fs::remove_dir_all(directory).expect("its directory");
+    }
+
+    /// Stops the member.
+    pub(crate) async fn stop_and_keep(self) {
         self.stop.send(()).expect("it runs");
         self.serving
             .await
             .expect("no panic")
             .expect("it stops cleanly");
-        std::fs::remove_dir_all(&self.directory).expect("its directory");
     }
 }
 
