@@ -155,7 +155,11 @@ fn a_directory_whose_checkpoint_is_lost_does_not_begin_empty() {
             std::fs::remove_file(path).unwrap();
         }
     }
-    let error = case.opened().err().expect("it is not opened").to_string();
+    let error = case
+        .opened()
+        .map(|_| ())
+        .expect_err("it is not opened")
+        .to_string();
     assert!(
         error.contains("no checkpoint that verifies leads up to it"),
         "{error}"

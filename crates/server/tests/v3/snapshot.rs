@@ -60,7 +60,7 @@ async fn save(channel: &Channel, path: &Path) {
     }
     assert_eq!(left, Some(0));
     assert_eq!(bytes.len() % 4096, 32, "pages, and a SHA-256");
-    std::fs::write(path, bytes).unwrap();
+    std::fs::write(path, bytes).expect("a file that can be written");
 }
 
 fn restore(file: &Path, data_dir: &Path) {
