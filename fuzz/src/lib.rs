@@ -1,4 +1,4 @@
-//! A data directory in memory, for decoders that read files.
+//! A data directory in memory, for decoders that read files; and edits of a whole file.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -96,4 +96,27 @@ impl Disk for Files {
     fn sync_dir(&self) -> Result<(), DiskError> {
         Ok(())
     }
+}
+
+/// Changes bytes where `edits` says: a place of three bytes, a length, then as many bytes.
+pub fn edit(file: &mut [u8], mut edits: &[u8]) {
+    while let Some((&[low, middle, high, len], rest)) = edits.split_first_chunk::<4>() {
+        let (new, rest) = rest.split_at(usize::from(len % 64).min(rest.len()));
+        let at = u32::from_le_bytes([low, middle, high, 0]) as usize % file.len().max(1);
+        let len = new.len().min(file.len() - at);
+        file[at..at + len].copy_from_slice(&new[..len]);
+        edits = rest;
+    }
+}
+
+/// A file without a name, for what reads no other.
+///
+/// # Errors
+/// Those of the system.
+pub fn scratch() -> std::io::Result<std::fs::File> {
+    let path = std::env::temp_dir().join(format!("quorate-fuzz-{}", std::process::id()));
+    let mut open = std::fs::File::options();
+    let file = open.read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }

@@ -25,3 +25,8 @@ pub fn authority(bytes: &[u8]) {
         crate::authority::fuzz(*piece, bytes);
     }
 }
+
+/// An etcd's file, without its hash.
+pub fn snapshot(file: std::fs::File) {
+    crate::snapshot::fuzz(file);
+}

@@ -26,6 +26,8 @@ pub(crate) use export::export;
 pub(crate) use file::{HashCheck, open};
 pub(crate) use import::{ImportError, Imported, Options, import};
 pub(crate) use moment::{Moment, State};
+#[cfg(fuzzing)]
+pub(crate) use read::fuzz;
 pub(crate) use status::status;
 
 #[cfg(test)]

@@ -58,10 +58,6 @@ const AETCD: Client = Client {
             "users are not built yet",
         ),
         (
-            "tests/integration/test_maintenance.py::test_snapshot",
-            "Snapshot is not built yet",
-        ),
-        (
             "tests/integration/test_cluster.py::test_member_list",
             "wants three members",
         ),
@@ -111,10 +107,6 @@ const ETCD3: Client = Client {
         (
             "tests/test_etcd3.py::TestEtcd3::test_member_list",
             "wants three members",
-        ),
-        (
-            "tests/test_etcd3.py::TestEtcd3::test_snapshot",
-            "Snapshot is not built yet",
         ),
         (
             "tests/test_etcd3.py::TestClient::test_user_pwd_auth",

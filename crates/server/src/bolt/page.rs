@@ -86,7 +86,10 @@ impl Meta {
     /// `None` if the bytes are no meta page, or do not verify.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let is_meta = u32_at(bytes, 0)? == MAGIC && u32_at(bytes, 4)? == VERSION;
-        if !is_meta || fnv(bytes.get(..CHECKED_BYTES)?) != u64_at(bytes, CHECKED_BYTES)? {
+        let checksum = u64_at(bytes, CHECKED_BYTES)?;
+        // No checksum is asked for where decoders are fuzzed, or no input would get behind it.
+        let verifies = cfg!(fuzzing) || fnv(bytes.get(..CHECKED_BYTES)?) == checksum;
+        if !is_meta || !verifies {
             return None;
         }
         Some(Self {

@@ -293,3 +293,21 @@ pub(crate) enum ImportStop {
     #[error("{0}")]
     Log(#[from] quorate_log::LogError),
 }
+
+/// Reads all of a file, and keeps none of it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(file: File) {
+    let Ok(database) = Database::open(file) else {
+        return;
+    };
+    let Ok(mut found) = Found::read(&database, true) else {
+        return;
+    };
+    let _ = found.note_unknown(&database);
+    let _ = found.versions(&database, &mut |_| Ok(()));
+    let mut loader = quorate_store::Loader::default();
+    let _ = found.state_rows(&database, &mut |row| {
+        let _ = loader.row(Bytes::copy_from_slice(row));
+        Ok(())
+    });
+}
