@@ -262,6 +262,11 @@ impl Driver {
         if self.checkpoints.is_busy() || !*self.shared.tidy.borrow() {
             return;
         }
+        // The copies, of a segment's length at most, come out of the reserve then.
+        let spares = self.shared.space.kept().map_or(0, |kept| kept.segments);
+        if self.was_short && spares == 0 {
+            return;
+        }
         // What two checkpoints cost must be worth it, but for a disk that is short.
         let least = if self.was_short {
             LEAST_GROWTH
