@@ -32,7 +32,8 @@ pub enum LogError {
     /// The disk refused. The journal is poisoned: halt, do not retry.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// There is no room for the next segment, nor any reserve. Halt and show the sentence.
+    /// There is no room for the next segment or the identity, nor any reserve. Halt and show the
+    /// sentence.
     #[error(
         "the disk is full and its reserve used up ({0}): make room, then start this member again"
     )]
@@ -64,7 +65,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// That a segment could not be prepared, not even from the reserve.
+    /// That there was no room, not even from the reserve.
     #[must_use]
     pub fn of_reserve(error: DiskError) -> Self {
         match error.kind {

@@ -94,6 +94,7 @@ impl Identity {
     ///
     /// # Errors
     /// Those of the disk; the incarnation on disk is then the old or the new one.
+    /// [`LogError::Full`] if the reserve is used up.
     pub fn raise<D: Disk>(&mut self, disk: &D) -> Result<(), LogError> {
         let raised = Self {
             incarnation: self.incarnation + 1,
@@ -101,7 +102,8 @@ impl Identity {
         };
         let bytes = raised.encode();
         // A member starts on a full disk too.
-        with_reserve(disk, 0, || replace_file(disk, NAME, &bytes))?;
+        let replaced = with_reserve(disk, 0, || replace_file(disk, NAME, &bytes));
+        replaced.map_err(LogError::of_reserve)?;
         *self = raised;
         Ok(())
     }

@@ -192,7 +192,7 @@ impl DiskThread {
                 Message::Persist(persist) => done.push(self.append(persist)?),
                 Message::Copy(moved) => {
                     if self.journal.may_roll(&[], &moved) {
-                        self.await_prepared()?;
+                        self.await_prepared();
                     }
                     self.journal.append_moved(&moved, &mut self.copying)?;
                 }
@@ -222,7 +222,7 @@ impl DiskThread {
             commit,
         } = persist;
         if self.journal.may_roll(&entries, &[]) {
-            self.await_prepared()?;
+            self.await_prepared();
         }
         let mut at = Vec::with_capacity(entries.len());
         self.journal.append(hard, &entries, commit, &mut at)?;
@@ -231,17 +231,17 @@ impl DiskThread {
 
     fn mark(&mut self) -> Result<(), LogError> {
         if self.journal.may_roll(&[], &[]) {
-            self.await_prepared()?;
+            self.await_prepared();
         }
         self.journal.idle_mark()?;
         self.marked = true;
         Ok(())
     }
 
-    fn await_prepared(&mut self) -> Result<(), LogError> {
-        self.prepare()?;
+    fn await_prepared(&mut self) {
+        // Where it cannot, the journal does so itself, or says why not.
+        let _ = self.prepare();
         self.take_prepared();
-        Ok(())
     }
 
     fn prepare_ahead(&mut self) {

@@ -24,6 +24,6 @@ mod workload;
 mod world;
 
 pub use plan::{Fault, Plan};
-pub use runs::{Budget, Tried, crash_points, full_disk, swarm};
+pub use runs::{Budget, Tried, crash_points, full_disk, reserve_used_up, swarm};
 pub use trace::Trace;
 pub use world::{Seen, World};

@@ -33,33 +33,72 @@ pub fn swarm(plan: Plan, trace: Trace) -> (Trace, Seen) {
 }
 
 /// Fills a member's disk, kills and starts it while it is full, and then makes the disk larger: it
-/// must start every time, forget nothing, and go on by itself.
+/// must start as long as its reserve is not used up, forget nothing, and go on by itself.
 ///
 /// # Panics
 /// If a promise is broken; the message says which.
 #[must_use]
 pub fn full_disk(plan: Plan) -> Seen {
     let mut chance = Chance::new(!plan.seed);
-    let (steps, segment_bytes) = (plan.steps, u64::from(plan.segment_bytes));
     let mut world = World::new(plan, Trace::Silent);
+    fill(&mut world, &mut chance);
+    for _ in 0..3 {
+        let mut up = true;
+        while up && !world.is_short() && chance.below(30) > 0 {
+            up = world.run(20);
+        }
+        if up && world.run(chance.below(25)) && chance.one_in(2) {
+            world.settle();
+        }
+        let was_short = world.is_short();
+        let crash = world.draw_crash();
+        world.kill(crash);
+        let has_reserve = world.spares() > 0;
+        let started = world.start();
+        assert!(
+            started || !has_reserve,
+            "a full disk keeps it from starting"
+        );
+        if !started {
+            break;
+        }
+        world.seen.started_short += u64::from(was_short);
+    }
+    go_on_with_room(&mut world);
+    world.seen
+}
+
+/// Takes every byte of a member's disk beyond its reserve, again and again while it runs: it must
+/// end only with the reserve used up, say so, say it again when it is started, and forget nothing.
+///
+/// # Panics
+/// If a promise is broken; the message says which.
+#[must_use]
+pub fn reserve_used_up(plan: Plan) -> Seen {
+    let mut chance = Chance::new(!plan.seed);
+    let mut world = World::new(plan, Trace::Silent);
+    fill(&mut world, &mut chance);
+    let lasts = (0..100_000).all(|_| {
+        world.disk.set_capacity(world.disk.used_bytes());
+        world.run(1)
+    });
+    assert!(!lasts, "what is logged takes no room");
+    world.kill(Crash::Clean);
+    let started = world.start();
+    assert!(!started, "it starts without a byte of room");
+    go_on_with_room(&mut world);
+    world.seen
+}
+
+/// Runs a while, and leaves little room on the disk.
+fn fill(world: &mut World, chance: &mut Chance) {
+    let (steps, segment_bytes) = (world.plan.steps, u64::from(world.plan.segment_bytes));
     assert!(world.start() && world.run(steps / 4) && world.settle());
     let left = chance.below(4 * segment_bytes);
     world.disk.set_capacity(world.disk.used_bytes() + left);
-    for _ in 0..3 {
-        // It may go down only when the reserve is used up.
-        let up = world.run(steps);
-        if up && chance.one_in(2) {
-            world.settle();
-        }
-        let crash = world.draw_crash();
-        world.kill(crash);
-        let was_short = world.is_short();
-        if world.start() {
-            world.seen.started_short += u64::from(was_short);
-        } else {
-            break;
-        }
-    }
+}
+
+fn go_on_with_room(world: &mut World) {
     world.disk.set_capacity(u64::MAX);
     world.kill(Crash::Clean);
     assert!(world.start() && world.settle() && world.put_something());
@@ -67,7 +106,6 @@ pub fn full_disk(plan: Plan) -> Seen {
         !world.is_short(),
         "there is room again, and nobody was told"
     );
-    world.seen
 }
 
 /// How much of a short script is tried.

@@ -82,6 +82,8 @@ pub struct Seen {
     pub short: u64,
     /// Starts while it was.
     pub started_short: u64,
+    /// Times that the member said that the disk's reserve was used up, and ended.
+    pub used_up: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -241,6 +243,14 @@ impl World {
             let refused = self.disk.has_refused() || self.disk.was_full();
             let excused = self.disk.is_without_power() || (of_disk && refused);
             assert!(excused, "the member went down by itself: {down}");
+            let is_of_room = !self.disk.is_without_power() && !self.disk.has_refused();
+            let spares = self.spares();
+            assert!(
+                !is_of_room || spares == 0,
+                "it went down with {spares} segments in reserve: {down}"
+            );
+            let says_so = down.to_string().contains("its reserve used up");
+            self.seen.used_up += u64::from(is_of_room && says_so);
             self.trace.note(format_args!("down: {down}"));
         }
         let on = result.is_ok() && !self.disk.is_without_power();
@@ -484,6 +494,17 @@ impl World {
         let alarms = &self.known.model.alarms;
         let is_short = self.member.as_ref().is_some_and(SimMember::is_short);
         is_short || alarms.get(&OWN_ALARM) == Some(&AlarmBy::Member)
+    }
+
+    /// Segments that are kept for a full disk. None is without power.
+    pub(crate) fn spares(&self) -> usize {
+        let segment_bytes = u64::from(self.plan.segment_bytes);
+        let mut names = self.disk.list().unwrap_or_default();
+        names.retain(|name| name.ends_with(".spare") && name != "checkpoint.spare");
+        let whole = names
+            .iter()
+            .filter(|name| self.disk.len(name) == Ok(segment_bytes));
+        whole.count()
     }
 
     fn ask(&mut self, body: &Body) {

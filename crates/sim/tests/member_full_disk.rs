@@ -1,15 +1,26 @@
 //! A member whose disk has too little room, at many sizes and moments.
 
-use quorate_sim::{Plan, full_disk};
+use quorate_sim::{Plan, full_disk, reserve_used_up};
 
 #[test]
-fn a_full_disk_breaks_no_promise_and_is_left_by_itself() {
+fn a_member_killed_on_a_full_disk_starts_again_and_is_left_in_peace_once_there_is_room() {
     let (mut short, mut started_short) = (0, 0);
-    for seed in 0..150 {
+    for seed in 0..300 {
         let seen = full_disk(Plan::draw(seed));
         short += u64::from(seen.short > 0);
         started_short += seen.started_short;
     }
-    assert!(short > 50, "disks got full: {short}");
-    assert!(started_short > 0, "members started while full");
+    assert!(short > 200, "disks got full: {short}");
+    assert!(started_short > 200, "started while full: {started_short}");
+}
+
+#[test]
+fn a_member_ends_with_a_sentence_once_its_reserve_is_used_up_and_loses_nothing() {
+    for seed in 0..100 {
+        let seen = reserve_used_up(Plan::draw(seed));
+        assert_eq!(
+            seen.used_up, 2,
+            "seed {seed}: as it ran and as it was started"
+        );
+    }
 }

@@ -34,6 +34,9 @@ const NO_SPACE: &str = "etcdserver: mvcc: database space exceeded";
 /// How long the server may take to find that there is room.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// A disk that stays full for so long has nothing more to free.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// Every key that was answered, and whether it is there; `None` where no answer came.
 type Ledger = Arc<Mutex<BTreeMap<String, Option<bool>>>>;
 
@@ -47,7 +50,13 @@ pub(crate) fn suite(server: &Path) -> Result<Outcome> {
         .enable_all()
         .build()?;
     refuses_to_begin(server, &dir.join("tiny"))?;
-    runtime.block_on(run(server, &dir)).map(Outcome::Passed)
+    let (filled, reclaimed) = runtime.block_on(async {
+        let filled = run(server, &dir).await?;
+        let sparse = dir.join("sparse");
+        let reclaimed = reclaims(server, &sparse).await.context("reclaiming")?;
+        anyhow::Ok((filled, reclaimed))
+    })?;
+    Ok(Outcome::Passed(format!("{filled}; {reclaimed}")))
 }
 
 async fn run(server: &Path, dir: &Path) -> Result<String> {
@@ -96,6 +105,62 @@ async fn run(server: &Path, dir: &Path) -> Result<String> {
     ))
 }
 
+/// Segments in which every third value lives fill a disk; then a compaction, and nothing else: the
+/// live values are copied forward, and there is room.
+async fn reclaims(server: &Path, dir: &Path) -> Result<String> {
+    let data = member::data_dir(dir);
+    mount(&data, SIZE_MIB)?;
+    let (flags, ports) = (&["--auto-compaction-retention=0"][..], member::free_ports());
+    let mut member = Member::spawn(&Config { server, dir, flags }, ports)?;
+    member.await_ready()?;
+    let full = Full {
+        port: ports.0,
+        ledger: Ledger::default(),
+    };
+    let mut client = full.client().await?;
+    let mut revision = 0;
+    for number in 0.. {
+        let key = match number % 3 {
+            0 => format!("/full/live{number:05}"),
+            _ => "/full/overwritten".to_owned(),
+        };
+        match put(&mut client, &key).await {
+            Ok(at) => revision = at,
+            Err(status) if is_no_space(&status) => break,
+            Err(status) => return Err(status.into()),
+        }
+        note(&full.ledger, key, Some(true));
+    }
+    full.check_all().await.context("on the full disk")?;
+    let request = CompactionRequest {
+        revision,
+        physical: true,
+    };
+    client.compact(request).await?;
+    full.await_room("compacted").await?;
+    // The last of its segments is freed by the second checkpoint behind the copies.
+    let copied = || -> Result<bool> {
+        let metrics = member::get(full.port, "/metrics")?;
+        let moved = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("quorate_reclaim_copied_bytes_total "));
+        Ok(moved.context("no quorate_reclaim_copied_bytes_total")? != "0")
+    };
+    let started = Instant::now();
+    while !copied()? {
+        ensure!(started.elapsed() < LIMIT, "no live value was copied");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    full.check_all().await.context("copied")?;
+    let live = full.ledger.lock().expect("no panic").len();
+    member.kill()?;
+    member = Member::spawn(&Config { server, dir, flags }, ports)?;
+    member.await_ready()?;
+    full.check_all().await.context("started again")?;
+    member.kill()?;
+    Ok(format!("{live} live values copied out of sparse segments"))
+}
+
 /// A new directory is refused with a sentence where there is no room for it.
 fn refuses_to_begin(server: &Path, dir: &Path) -> Result<()> {
     mount(dir, 16)?;
@@ -125,8 +190,30 @@ struct Full {
 }
 
 impl Full {
-    /// Puts until there is no room. Returns how many puts were answered.
+    /// Puts until there is no room, and what was written before has given back all it can. Returns
+    /// how many puts were answered.
     async fn fill(&self, name: &str) -> Result<usize> {
+        let (mut puts, mut client) = (0, self.client().await?);
+        for round in 0.. {
+            puts += self.fill_once(&format!("{name}{round}-")).await?;
+            let refused = Instant::now();
+            let mut stays_full = true;
+            while stays_full && refused.elapsed() < SETTLED {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                let key = format!("/full/{name}{round}-probe");
+                stays_full = put(&mut client, &key).await.is_err();
+                if !stays_full {
+                    note(&self.ledger, key, Some(true));
+                }
+            }
+            if stays_full {
+                break;
+            }
+        }
+        Ok(puts)
+    }
+
+    async fn fill_once(&self, name: &str) -> Result<usize> {
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
             let (ledger, mut client) = (self.ledger.clone(), self.client().await?);
@@ -135,7 +222,7 @@ impl Full {
                 for number in 0.. {
                     let key = format!("{name}/{number:05}");
                     match put(&mut client, &key).await {
-                        Ok(()) => note(&ledger, key, Some(true)),
+                        Ok(_) => note(&ledger, key, Some(true)),
                         Err(status) if is_no_space(&status) => return Ok(number),
                         Err(status) => return Err(status),
                     }
@@ -294,13 +381,15 @@ async fn connect(port: u16) -> Result<KvClient<Channel>> {
     Ok(KvClient::new(endpoint.connect().await?))
 }
 
-async fn put(client: &mut KvClient<Channel>, key: &str) -> Result<(), Status> {
+/// Puts a key; the revision of the answer.
+async fn put(client: &mut KvClient<Channel>, key: &str) -> Result<i64, Status> {
     let request = PutRequest {
         key: key.to_owned().into(),
         value: value(key),
         ..PutRequest::default()
     };
-    client.put(request).await.map(drop)
+    let answer = client.put(request).await?.into_inner();
+    Ok(answer.header.map_or(0, |header| header.revision))
 }
 
 /// A value that no other key has.

@@ -262,11 +262,13 @@ impl Driver {
         if self.checkpoints.is_busy() || !*self.shared.tidy.borrow() {
             return;
         }
-        // What two checkpoints cost must be worth it, but for a disk that is short.
-        let least = if self.was_short {
-            LEAST_GROWTH
-        } else {
-            self.checkpoints.cost()
+        // What two checkpoints cost must be worth it, but for a disk that is short. Then the copies,
+        // `least` bytes at most, come out of the reserve, or what is left of the last segment in it.
+        let spares = self.shared.space.kept().map_or(0, |kept| kept.segments);
+        let least = match (self.was_short, spares) {
+            (true, 0) => u64::from(self.segment_bytes / 2),
+            (true, _) => LEAST_GROWTH,
+            (false, _) => self.checkpoints.cost(),
         };
         let (held, segment_bytes) = (self.checkpoints.held(), self.segment_bytes);
         if self.reclaims.look(&self.shared, held, segment_bytes, least) {
