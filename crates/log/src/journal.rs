@@ -189,7 +189,6 @@ impl<D: Disk> Journal<D> {
                 limit: limit as u64,
             });
         }
-        self.commit = self.commit.max(commit);
         if let Some(hard) = hard {
             self.make_room(HARD_STATE_BYTES)?;
             encode_hard_state(hard, &mut self.batch);
@@ -207,6 +206,9 @@ impl<D: Disk> Journal<D> {
             self.gathered.0 = entry.index;
             places.push((entry.index, self.place_of_last(entry.data.len())));
         }
+        // Not before: a batch that is cut off above must not say it of an entry that is to be
+        // cancelled by one behind the cut.
+        self.commit = self.commit.max(commit);
         Ok(())
     }
 

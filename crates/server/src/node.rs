@@ -99,6 +99,9 @@ struct Shared {
     replica: Mutex<Replica>,
     segments: Arc<Segments>,
     inbox: Mutex<Inbox>,
+    /// Held while values are copied, from before the copy until the machine knows of it. Taken
+    /// before the machine's lock, and never by the driver.
+    moving: Mutex<()>,
     wake: Notify,
     /// Everything compaction left behind is cleared up.
     tidy: watch::Sender<bool>,
@@ -334,6 +337,10 @@ impl Shared {
 
     fn machine_mut(&self) -> RwLockWriteGuard<'_, Machine> {
         self.machine.write().expect(MACHINE_WHOLE)
+    }
+
+    fn moving(&self) -> MutexGuard<'_, ()> {
+        self.moving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inbox(&self) -> MutexGuard<'_, Inbox> {

@@ -134,8 +134,11 @@ impl Checkpoints {
     }
 
     /// The checkpoint thread's part, one chunk of it.
-    pub(crate) fn work(&mut self, machine: &Machine, disk: &mut DiskThread) {
+    ///
+    /// It does not begin while values are copied: see `Shared::moving` of the server.
+    pub(crate) fn work(&mut self, machine: &Machine, disk: &mut DiskThread, is_copying: bool) {
         self.running = match self.running.take() {
+            Some(Running::Waiting(begun)) if is_copying => Some(Running::Waiting(begun)),
             Some(Running::Waiting(begun)) => match disk.take_position() {
                 Some(position) => Some(self.begin(begun, position, machine)),
                 None => Some(Running::Waiting(begun)),

@@ -314,7 +314,9 @@ impl SimMember {
 
     /// A chunk of the checkpoint thread's work.
     pub(crate) fn work_on_checkpoint(&mut self) {
-        self.checkpoints.work(&self.machine, &mut self.thread);
+        let is_copying = self.reclaims.is_copying();
+        self.checkpoints
+            .work(&self.machine, &mut self.thread, is_copying);
     }
 
     /// Ends as on SIGTERM.

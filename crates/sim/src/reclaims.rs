@@ -32,6 +32,11 @@ impl Reclaims {
         }
     }
 
+    /// Copies are on their way, of which the machine does not know yet.
+    pub(crate) fn is_copying(&self) -> bool {
+        !self.copying.is_empty()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.round.is_none()
     }

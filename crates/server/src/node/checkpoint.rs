@@ -175,6 +175,8 @@ fn write(
         mut cursor,
     } = begun;
     {
+        // Copies that were durable before the position are in the state now; later ones lie behind it.
+        let _still = shared.moving();
         // Nothing is purged while the walk lasts, so what it needs now it needs to its end.
         let machine = shared.machine();
         position.retain(|segment| machine.store().needs_segment(segment));

@@ -211,6 +211,7 @@ impl Running {
             replica: Mutex::new(replica),
             segments: segments.clone(),
             inbox: Mutex::new(Inbox::default()),
+            moving: Mutex::default(),
             wake: Notify::new(),
             tidy: watch::Sender::new(false),
             stopped: watch::Sender::new(None),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quorate_log::{Disk as _, EntryAt, Moved, segment_name};
@@ -21,6 +21,8 @@ use crate::disk::{FsDisk, Mover};
 
 /// Versions looked at under one hold of the machine's lock.
 const CHUNK_VERSIONS: usize = 2_000;
+/// It rests no longer than this, so that a member that stops need not wait for it.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 /// Bytes of values copied at once, about.
 const CHUNK_BYTES: u64 = 128 << 10;
 
@@ -133,7 +135,9 @@ fn empty(
         };
         if !wanted.is_empty() {
             let moved = wanted.iter().map(|wanted| read(disk, wanted));
-            let durable = mover.copy(moved.collect::<Result<_, _>>()?);
+            let moved = moved.collect::<Result<_, _>>()?;
+            let _moving = shared.moving();
+            let durable = mover.copy(moved);
             let places = wait(&durable)?;
             emptied.bytes += wanted
                 .iter()
@@ -141,7 +145,7 @@ fn empty(
                 .sum::<u64>();
             shared.machine_mut().moved(wanted.into_iter().zip(places));
         }
-        std::thread::sleep(began.elapsed() * 2);
+        std::thread::sleep((began.elapsed() * 2).min(LONGEST_REST));
     }
     Ok(emptied)
 }
