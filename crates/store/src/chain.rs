@@ -27,6 +27,22 @@ pub enum Action {
     Expire,
 }
 
+impl Action {
+    /// The action that is written as `number`.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Set,
+            1 => Self::Create,
+            2 => Self::Update,
+            3 => Self::CompareAndSwap,
+            4 => Self::Delete,
+            5 => Self::CompareAndDelete,
+            6 => Self::Expire,
+            _ => return None,
+        })
+    }
+}
+
 /// How v2 sees a version (one-store.md M4).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Mark {

@@ -290,16 +290,7 @@ fn decode_stamp(read: &mut Read, before: Revision) -> Result<(Revision, u32, Mar
     let revision = decode_step(read, before)?;
     let sub = read.varint32()?;
     let bits = read.u8()?;
-    let action = match bits & 7 {
-        0 => Action::Set,
-        1 => Action::Create,
-        2 => Action::Update,
-        3 => Action::CompareAndSwap,
-        4 => Action::Delete,
-        5 => Action::CompareAndDelete,
-        6 => Action::Expire,
-        _ => return Err(DecodeError::Bad("action")),
-    };
+    let action = Action::from_number(bits & 7).ok_or(DecodeError::Bad("action"))?;
     let mark = match bits >> 3 {
         bits @ 0..=3 => Mark {
             action,

@@ -294,16 +294,7 @@ impl Marked {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut read = Read::new(Bytes::copy_from_slice(bytes));
-        let action = match read.u8()? {
-            0 => Action::Set,
-            1 => Action::Create,
-            2 => Action::Update,
-            3 => Action::CompareAndSwap,
-            4 => Action::Delete,
-            5 => Action::CompareAndDelete,
-            6 => Action::Expire,
-            _ => return Err(DecodeError::Bad("action")),
-        };
+        let action = Action::from_number(read.u8()?).ok_or(DecodeError::Bad("action"))?;
         let mark = Mark {
             action,
             covered: read.bool()?,
