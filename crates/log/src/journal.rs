@@ -351,6 +351,29 @@ impl<D: Disk> Journal<D> {
         Position { mark, segments }
     }
 
+    /// Goes on behind a state that was received and ends with entry `index`: what stands before is
+    /// of use for its values only. Returns where replay must start for it.
+    ///
+    /// Until that state's checkpoint is durable, nothing more may be appended: the journal would not
+    /// fit the state that it replaces.
+    ///
+    /// # Errors
+    /// Any error poisons the journal.
+    pub fn install(&mut self, index: u64, hard: HardState) -> Result<Position, LogError> {
+        self.idle_mark()?;
+        self.durable = (index, hard);
+        self.gathered = self.durable;
+        self.commit = self.commit.max(hard.commit);
+        let mark = Mark {
+            link: self.link,
+            last_index: index,
+            hard,
+        };
+        self.marks = Marks::new(mark);
+        let segments = self.segments.clone();
+        Ok(Position { mark, segments })
+    }
+
     /// Lets go of the segments that neither replay nor any value needs, and returns their numbers,
     /// for [`crate::Reserve::recycle`] once nobody reads in them.
     ///

@@ -95,6 +95,14 @@ impl Position {
         }
     }
 
+    /// The beginning of a journal that goes on behind a state at `index`.
+    #[must_use]
+    pub fn behind(index: u64, hard: HardState) -> Self {
+        let mut beginning = Self::beginning();
+        (beginning.mark.last_index, beginning.mark.hard) = (index, hard);
+        beginning
+    }
+
     /// The number of the segment in which replay starts.
     #[must_use]
     pub fn segment(&self) -> u32 {

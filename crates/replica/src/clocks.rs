@@ -31,6 +31,13 @@ impl ClusterClock {
         Self { stamp, heard }
     }
 
+    /// Somebody knows that it is this late at least.
+    pub fn hear(&mut self, time: ClusterTime, now: Monotonic) {
+        if time > self.at(now) {
+            *self = Self::new(time, now);
+        }
+    }
+
     /// The cluster time now; never below an earlier answer.
     pub fn at(&self, now: Monotonic) -> ClusterTime {
         ClusterTime(self.stamp.0 + now.0.saturating_sub(self.heard.0))
@@ -65,6 +72,15 @@ impl LeaseClocks {
             },
         );
         self.due.insert((ends, id));
+    }
+
+    /// Gives every lease its full time again: a new leader does not know when they were renewed.
+    pub(crate) fn renew_all(&mut self, now: ClusterTime) {
+        self.due.clear();
+        for (id, lease) in &mut self.leases {
+            (lease.ends, lease.ending) = (end_of(lease.ttl_s, now), false);
+            self.due.insert((lease.ends, *id));
+        }
     }
 
     /// Stops counting a lease.

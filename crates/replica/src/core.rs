@@ -5,16 +5,28 @@
 //! C1. `on_persist_ready(n)` acknowledges every smaller number: it is called only when all that
 //!     was given to the disk up to n is durable.
 //! C2. Entries are readable through [`Tail`] before `advance_append_async` forgets them.
+//! C3. A message of a Ready leaves once that Ready and all before it are durable. What may leave at
+//!     once (a leader's, answers to heartbeats) does so only if the term is durable.
+//! C4. The library never sees that an entry changes the configuration: whoever proposes sees to it
+//!     that there is one at a time (`replica::conf`), and it is told when one was applied.
 
-use std::collections::VecDeque;
+mod codec;
+
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use quorate_log::{EntryAt, EntryKind};
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType};
-use raft::{Config, RawNode, StateRole};
+use quorate_store::ClusterTime;
+use quorate_store::Command;
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState,
+    Message, MessageType,
+};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 use slog::{Discard, Logger, o};
 
 use crate::Halt;
+use crate::frame::HEAD;
 use crate::replica::{Boot, Committed};
 use crate::tail::Tail;
 
@@ -26,6 +38,17 @@ pub(crate) struct Turn {
     pub(crate) committed: Vec<Committed>,
     /// (context, index) of read rounds that are confirmed.
     pub(crate) reads: Vec<(u64, u64)>,
+    /// What may leave now.
+    pub(crate) out: Vec<Outgoing>,
+}
+
+/// What goes to another member.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A message, behind room for a frame's head.
+    Frame(u64, Vec<u8>),
+    /// It is too far behind: the state must be sent.
+    State(u64),
 }
 
 /// What the disk is to make durable.
@@ -39,16 +62,41 @@ pub(crate) struct Persist {
 
 /// The library refused a batch for now.
 #[derive(Debug)]
-pub(crate) struct Dropped(pub(crate) Vec<Bytes>);
+pub(crate) struct Dropped;
+
+/// A Ready at the disk.
+struct Outstanding {
+    ready: u64,
+    /// It carries a new term or vote.
+    promises: bool,
+    /// What leaves once it is durable.
+    out: Vec<Outgoing>,
+}
+
+/// How far another member is, as the leader sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerProgress {
+    /// Its id.
+    pub member: u64,
+    /// The last index that it is known to have.
+    pub matched: u64,
+    /// It has been heard of since about an election timeout.
+    pub is_active: bool,
+    /// It is being sent the state.
+    pub gets_state: bool,
+}
 
 pub(crate) struct Core {
     node: RawNode<Tail>,
-    /// Readies at the disk.
-    outstanding: VecDeque<u64>,
+    outstanding: VecDeque<Outstanding>,
     last_ready: u64,
+    /// Term and vote as last given to the disk.
+    promised: (u64, u64),
     /// For the election timeout, the library's one unseeded choice.
     random: u64,
     role: (u64, StateRole),
+    /// Another state is about to take this one's place.
+    installing: bool,
 }
 
 impl Core {
@@ -70,19 +118,21 @@ impl Core {
         hard.term = boot.hard.term;
         hard.vote = boot.hard.vote;
         hard.commit = boot.hard.commit;
-        let conf = ConfState::from((boot.voters, Vec::new()));
-        let mut tail = Tail::new(hard, conf, boot.start);
+        let conf = ConfState::from((boot.voters, boot.learners));
+        let mut tail = Tail::new(hard, conf, boot.start, boot.applied);
         for (entry, place) in boot.entries {
             tail.append(to_raft(entry), Some(place));
         }
         let node = RawNode::new(&config, tail, &Logger::root(Discard, o!())).map_err(refused)?;
         let role = (node.raft.term, node.raft.state);
         let mut core = Self {
+            promised: (boot.hard.term, boot.hard.vote),
             node,
             outstanding: VecDeque::new(),
             last_ready: 0,
             random: boot.seed,
             role,
+            installing: false,
         };
         core.draw_election_timeout();
         Ok(core)
@@ -104,6 +154,25 @@ impl Core {
         self.node.raft.raft_log.committed
     }
 
+    pub(crate) fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    /// Term and vote that may be given out, and how far the log is known: for a member that starts
+    /// anew from a received state.
+    pub(crate) fn hard(&self) -> quorate_log::HardState {
+        quorate_log::HardState {
+            term: self.node.raft.term,
+            vote: self.node.raft.vote,
+            commit: self.committed(),
+        }
+    }
+
+    /// Whether this member's log has this entry, or will be rid of it never.
+    pub(crate) fn has_entry(&self, index: u64, term: u64) -> bool {
+        index <= self.committed() || self.node.raft.raft_log.term(index) == Ok(term)
+    }
+
     /// Whether the leader has committed an entry of its own term, before which it cannot know
     /// what is committed.
     pub(crate) fn knows_commit(&self) -> bool {
@@ -116,9 +185,36 @@ impl Core {
         voters.len() == 1 && voters.contains(self.node.raft.id)
     }
 
-    pub(crate) fn tick(&mut self) {
+    /// Whether no other member is known.
+    fn is_alone(&self) -> bool {
+        let others = self.node.raft.prs().iter();
+        others.filter(|(id, _)| **id != self.node.raft.id).count() == 0
+    }
+
+    /// Until it ends, the log takes no entries, and there is no election.
+    pub(crate) fn set_installing(&mut self, installing: bool) {
+        assert!(
+            !installing || !self.is_leader(),
+            "a leader installs nothing"
+        );
+        self.installing = installing;
+    }
+
+    pub(crate) fn tick(&mut self) -> Result<(), Halt> {
+        if self.installing {
+            return Ok(());
+        }
+        if self.is_lone_voter() && !self.is_leader() {
+            // It wins at once, and the library wants everything durable then.
+            if self.outstanding.is_empty() {
+                self.campaign()?;
+            }
+            return Ok(());
+        }
         self.node.tick();
         self.note_role();
+        self.look_after_pins();
+        Ok(())
     }
 
     /// Stands for election. A lone voter does so at once, when nothing is at the disk.
@@ -138,7 +234,6 @@ impl Core {
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
         message.from = self.node.raft.id;
-        let kept = entries.clone();
         let entries = entries.into_iter().map(|data| Entry {
             data,
             ..Entry::default()
@@ -146,9 +241,20 @@ impl Core {
         message.set_entries(entries.collect::<Vec<_>>().into());
         match self.node.raft.step(message) {
             Ok(()) => Ok(Ok(())),
-            Err(raft::Error::ProposalDropped) => Ok(Err(Dropped(kept))),
+            Err(raft::Error::ProposalDropped) => Ok(Err(Dropped)),
             Err(error) => Err(refused(error)),
         }
+    }
+
+    /// Whether proposals would be dropped because leadership is being handed over.
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.node.raft.lead_transferee.is_some()
+    }
+
+    /// Hands leadership over, if `to` votes.
+    pub(crate) fn transfer(&mut self, to: u64) {
+        self.node.transfer_leader(to);
+        self.note_role();
     }
 
     /// Starts a round that confirms leadership for reads.
@@ -156,13 +262,141 @@ impl Core {
         self.node.read_index(context.to_le_bytes().to_vec());
     }
 
-    /// Takes the disk's word that a Ready, and all before it, is durable.
-    pub(crate) fn persisted(&mut self, ready: u64, at: &[(u64, EntryAt)]) {
-        assert_eq!(
-            self.outstanding.pop_front(),
-            Some(ready),
-            "the disk answers in order"
-        );
+    /// Takes a frame of another member. The newest stamp of its entries, if it has some.
+    pub(crate) fn receive(&mut self, from: u64, frame: Bytes) -> Result<Option<ClusterTime>, Halt> {
+        let id = self.node.raft.id;
+        let Ok(message) = codec::decode(from, id, frame) else {
+            // A peer is not trusted: what it garbles is lost.
+            return Ok(None);
+        };
+        let kind = message.get_msg_type();
+        if self.installing && matches!(kind, MessageType::MsgAppend | MessageType::MsgTimeoutNow) {
+            return Ok(None);
+        }
+        self.check(&message)?;
+        let stamps = message.entries.iter().rev();
+        let newest = stamps
+            .filter_map(|entry| Command::stamp_of(&entry.data))
+            .next();
+        match self.node.step(message) {
+            Ok(()) | Err(raft::Error::StepPeerNotFound) => {}
+            Err(error) => return Err(refused(error)),
+        }
+        self.note_role();
+        Ok(newest)
+    }
+
+    /// What the library would panic over: a leader that has committed what we do not have, or
+    /// something else than what we have, though it was told that we do.
+    fn check(&self, message: &Message) -> Result<(), Halt> {
+        if message.term < self.term() {
+            return Ok(());
+        }
+        let log = &self.node.raft.raft_log;
+        let kind = message.get_msg_type();
+        if kind == MessageType::MsgHeartbeat && message.commit > log.last_index() {
+            return Err(Halt::LostEntries {
+                commit: message.commit,
+                last: log.last_index(),
+            });
+        }
+        if kind == MessageType::MsgAppend && message.index >= log.committed {
+            return Ok(());
+        }
+        let differs = message.entries.iter().find(|entry| {
+            let is_kept = entry.index > self.node.store().start().0;
+            is_kept && entry.index <= log.committed && log.term(entry.index) != Ok(entry.term)
+        });
+        match differs {
+            Some(entry) if kind == MessageType::MsgAppend => Err(Halt::Contradiction {
+                index: entry.index,
+                term: entry.term,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing reaches a member for now.
+    pub(crate) fn unreachable(&mut self, member: u64) {
+        self.node.report_unreachable(member);
+    }
+
+    /// The state was sent to a member, or was not.
+    pub(crate) fn state_sent(&mut self, member: u64, ok: bool) {
+        let status = if ok {
+            SnapshotStatus::Finish
+        } else {
+            self.node.mut_store().unpin(member);
+            SnapshotStatus::Failure
+        };
+        self.node.report_snapshot(member, status);
+    }
+
+    /// Entries are kept for a member until it is in step again, or away.
+    fn look_after_pins(&mut self) {
+        let last = self.last_index();
+        for member in self.node.store().pinned() {
+            let progress = self.node.raft.prs().get(member);
+            match progress.filter(|_| self.is_leader()) {
+                Some(progress) if progress.state == ProgressState::Replicate => {
+                    if progress.matched + 1000 >= last {
+                        self.node.mut_store().unpin(member);
+                    } else {
+                        let matched = progress.matched;
+                        self.node.mut_store().pin(member, matched);
+                    }
+                }
+                Some(progress) if progress.recent_active => {}
+                _ => self.node.mut_store().unpin(member),
+            }
+        }
+    }
+
+    /// How far the others are; meaningful on the leader.
+    pub(crate) fn progress(&self) -> Vec<PeerProgress> {
+        let own = self.node.raft.id;
+        let others = self.node.raft.prs().iter().filter(|(id, _)| **id != own);
+        let others = others.map(|(id, progress)| PeerProgress {
+            member: *id,
+            matched: progress.matched,
+            is_active: progress.recent_active,
+            gets_state: progress.state == ProgressState::Snapshot,
+        });
+        others.collect()
+    }
+
+    /// C4: the configuration is this from now on.
+    pub(crate) fn configure(
+        &mut self,
+        voters: &BTreeSet<u64>,
+        learners: &BTreeSet<u64>,
+    ) -> Result<(), Halt> {
+        let conf = self.node.raft.prs().conf().to_conf_state();
+        let old_voters: BTreeSet<u64> = conf.voters.iter().copied().collect();
+        let old_learners: BTreeSet<u64> = conf.learners.iter().copied().collect();
+        let gone = old_voters.union(&old_learners);
+        let gone = gone.filter(|id| !voters.contains(id) && !learners.contains(id));
+        let gone = gone.map(|id| (ConfChangeType::RemoveNode, *id));
+        let vote = voters.difference(&old_voters);
+        let vote = vote.map(|id| (ConfChangeType::AddNode, *id));
+        let learn = learners.difference(&old_learners);
+        let learn = learn.map(|id| (ConfChangeType::AddLearnerNode, *id));
+        for (kind, node_id) in gone.chain(vote).chain(learn).collect::<Vec<_>>() {
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = node_id;
+            let mut change = ConfChangeV2::default();
+            change.set_changes(vec![single].into());
+            self.node.apply_conf_change(&change).map_err(refused)?;
+        }
+        self.note_role();
+        Ok(())
+    }
+
+    /// Takes the disk's word that a Ready, and all before it, is durable. What may leave now.
+    pub(crate) fn persisted(&mut self, ready: u64, at: &[(u64, EntryAt)]) -> Vec<Outgoing> {
+        let done = self.outstanding.pop_front().expect("the disk was asked");
+        assert_eq!(done.ready, ready, "the disk answers in order");
         for (index, place) in at {
             self.node.mut_store().placed(*index, *place);
         }
@@ -173,12 +407,14 @@ impl Core {
             ready
         };
         self.node.on_persist_ready(durable);
+        self.note_role();
+        done.out
     }
 
     pub(crate) fn applied(&mut self, index: u64) {
         self.node.advance_apply_to(index);
         // A learner may be behind too.
-        let is_alone = self.node.raft.prs().iter().count() == 1;
+        let is_alone = self.is_alone();
         self.node.mut_store().trim(index, is_alone);
     }
 
@@ -189,16 +425,15 @@ impl Core {
         }
         let mut ready = self.node.ready();
         self.last_ready = ready.number();
-        let no_messages =
-            ready.take_messages().is_empty() && ready.take_persisted_messages().is_empty();
-        assert!(no_messages, "a cluster of one has nobody to write to");
+        let at_once = ready.take_messages();
+        let in_order = ready.take_persisted_messages();
         let entries = ready.take_entries();
         let hard = ready.hs().cloned();
         let must_sync = ready.must_sync();
         let read_states = ready.take_read_states();
-        let reads = read_states.iter().map(|state| {
-            let context = state.request_ctx[..].try_into().expect("contexts are ours");
-            (u64::from_le_bytes(context), state.index)
+        let reads = read_states.iter().filter_map(|state| {
+            let context = state.request_ctx[..].try_into().ok()?;
+            Some((u64::from_le_bytes(context), state.index))
         });
         let reads = reads.collect();
         let committed = ready.take_committed_entries();
@@ -210,7 +445,7 @@ impl Core {
         self.node.advance_append_async(ready);
         let persist = must_sync.then(|| Persist {
             ready: number,
-            hard: hard.map(|hard| quorate_log::HardState {
+            hard: hard.as_ref().map(|hard| quorate_log::HardState {
                 term: hard.term,
                 vote: hard.vote,
                 commit: hard.commit,
@@ -218,8 +453,17 @@ impl Core {
             entries: entries.into_iter().map(from_raft).collect(),
             commit: self.committed(),
         });
-        if persist.is_some() {
-            self.outstanding.push_back(number);
+        let promised = hard.map_or(self.promised, |hard| (hard.term, hard.vote));
+        let promises = promised != self.promised;
+        self.promised = promised;
+        assert!(!promises || must_sync, "a new term or vote is a promise");
+        if must_sync {
+            let out = Vec::new();
+            self.outstanding.push_back(Outstanding {
+                ready: number,
+                promises,
+                out,
+            });
         } else if self.outstanding.is_empty() {
             // C1: nothing to wait for, and the library keeps a record until it is told.
             self.node.on_persist_ready(number);
@@ -232,7 +476,39 @@ impl Core {
             persist,
             committed,
             reads,
+            out: self.release(at_once, in_order),
         })
+    }
+
+    /// C3: what may leave now; the rest waits for the disk.
+    fn release(&mut self, at_once: Vec<Message>, in_order: Vec<Message>) -> Vec<Outgoing> {
+        let is_term_durable = !self.outstanding.iter().any(|waiting| waiting.promises);
+        let mut out = Vec::new();
+        let messages = at_once
+            .into_iter()
+            .map(|message| (message, true))
+            .chain(in_order.into_iter().map(|message| (message, false)));
+        for (message, leaves_at_once) in messages {
+            let kind = message.get_msg_type();
+            let leaves_at_once =
+                is_term_durable && (leaves_at_once || kind == MessageType::MsgHeartbeatResponse);
+            let to = message.to;
+            let outgoing = if kind == MessageType::MsgSnapshot {
+                let index = message.get_snapshot().get_metadata().index;
+                self.node.mut_store().pin(to, index);
+                Outgoing::State(to)
+            } else {
+                match codec::encode(&message, HEAD) {
+                    Some(frame) => Outgoing::Frame(to, frame),
+                    None => continue,
+                }
+            };
+            match self.outstanding.back_mut() {
+                Some(last) if !leaves_at_once => last.out.push(outgoing),
+                _ => out.push(outgoing),
+            }
+        }
+        out
     }
 
     fn commit(&self, entry: Entry) -> Committed {
@@ -269,26 +545,20 @@ impl Core {
 }
 
 fn to_raft(entry: quorate_log::Entry) -> Entry {
-    let mut out = Entry::default();
-    out.set_entry_type(match entry.kind {
-        EntryKind::Normal => EntryType::EntryNormal,
-        EntryKind::Conf => EntryType::EntryConfChangeV2,
-    });
-    out.index = entry.index;
-    out.term = entry.term;
-    out.data = entry.data;
-    out
+    Entry {
+        entry_type: EntryType::EntryNormal,
+        index: entry.index,
+        term: entry.term,
+        data: entry.data,
+        ..Entry::default()
+    }
 }
 
 fn from_raft(entry: Entry) -> quorate_log::Entry {
-    let kind = match entry.get_entry_type() {
-        EntryType::EntryNormal => EntryKind::Normal,
-        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => EntryKind::Conf,
-    };
     quorate_log::Entry {
         index: entry.index,
         term: entry.term,
-        kind,
+        kind: EntryKind::Normal,
         data: entry.data,
     }
 }

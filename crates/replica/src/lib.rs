@@ -10,19 +10,24 @@
 //! R3. A linearizable read is told an index that was committed after it was asked for (P2).
 
 mod clocks;
+mod conf;
 mod core;
+mod frame;
 mod machine;
 mod open;
 mod reclaim;
 mod replica;
 mod schedule;
 mod tail;
+pub mod transfer;
 
 pub use clocks::{ClusterClock, Monotonic, Now};
+pub use conf::Seat;
+pub use core::PeerProgress;
 pub use machine::{Applied, LeaseEvent, Machine, Notice};
-pub use open::{OpenError, Opened, Settings};
+pub use open::{OpenError, Opened, Settings, has_no_state, write_genesis};
 pub use reclaim::{Reclaim, Wanted};
-pub use replica::{Boot, Committed, Effect, Input, LeaseAnswer, ReadId, Replica, Status};
+pub use replica::{Boot, Committed, Effect, Input, LeaseAnswer, NotDone, ReadId, Replica, Status};
 pub use schedule::CheckpointSchedule;
 
 /// Why this member must stop.
@@ -49,6 +54,30 @@ pub enum Halt {
     /// The state read from a checkpoint is no state.
     #[error("the checkpoint's state cannot be read: {0}")]
     State(quorate_store::codec::DecodeError),
+    /// The leader counts on entries that this member does not have.
+    #[error(
+        "the leader has committed up to entry {commit}, which this member has acknowledged, but its \
+         log ends at {last}: its data directory is older than what it promised, or has lost writes; \
+         remove the member and add it again with an empty directory"
+    )]
+    LostEntries {
+        /// The leader's commit index.
+        commit: u64,
+        /// The last entry here.
+        last: u64,
+    },
+    /// The leader has another entry where this member has a committed one.
+    #[error(
+        "the leader's entry {index} is of term {term}, which is not what is committed here: the data \
+         directory is of another cluster or was changed; remove the member and add it again with an \
+         empty directory"
+    )]
+    Contradiction {
+        /// Which.
+        index: u64,
+        /// The term of the leader's.
+        term: u64,
+    },
     /// The Raft library refused what it must accept.
     #[error("raft: {0}")]
     Raft(String),

@@ -5,10 +5,12 @@ use quorate_log::{EntryAt, MovedTo};
 use quorate_store::codec::{DecodeError, Read, Write};
 use quorate_store::command::{Body, RequestId};
 use quorate_store::{
-    ClusterTime, Command, Cursor, Loader, Outcome, Place, Reply, Revision, Store, ValueAt, Values,
+    ClusterTime, Command, Cursor, Loader, Member, Outcome, Place, Reply, Revision, Store, ValueAt,
+    Values,
 };
 
 use crate::Halt;
+use crate::conf::Seat;
 use crate::reclaim::Wanted;
 use crate::replica::Committed;
 
@@ -40,6 +42,10 @@ pub struct Applied {
 pub struct Notice {
     /// Up to where it has applied.
     pub index: u64,
+    /// The last applied entry's term.
+    pub term: u64,
+    /// The members, if they were changed.
+    pub seats: Option<Vec<Seat>>,
     /// Leases that began or ended, in order.
     pub leases: Vec<LeaseEvent>,
     /// When the next v2 deadline ends.
@@ -82,11 +88,17 @@ impl Machine {
     }
 
     /// A fresh cluster's state: as if a snapshot had been taken at index 1, term 1.
-    pub fn genesis() -> Self {
+    pub fn genesis(members: impl IntoIterator<Item = Member>) -> Self {
         Self {
+            store: Store::with_members(members),
             applied: (1, 1),
             ..Self::default()
         }
+    }
+
+    /// The members, as a replica needs to know them.
+    pub fn seats(&self) -> Vec<Seat> {
+        self.store.members().values().map(Seat::of).collect()
     }
 
     /// Applies committed entries.
@@ -123,6 +135,7 @@ impl Machine {
                 _ => None,
             };
             notice.expired |= matches!(command.body, Body::Expire);
+            let changes_members = matches!(command.body, Body::Member { .. });
             let place = Place {
                 segment: entry.place.segment,
                 offset: entry.place.offset,
@@ -144,9 +157,12 @@ impl Machine {
                 (Ok(_), Some(id)) => notice.leases.push(LeaseEvent::Ended { id }),
                 _ => {}
             }
+            if changes_members && outcome.result.is_ok() {
+                notice.seats = Some(self.seats());
+            }
             outcomes.push((id, outcome));
         }
-        notice.index = self.applied.0;
+        (notice.index, notice.term) = self.applied;
         notice.next_deadline = self.store.next_deadline();
         Ok(Applied {
             outcomes,

@@ -3,17 +3,20 @@
 //! Owns the order: the newest checkpoint, then the journal behind it, then what is known to be
 //! committed is applied. What is logged behind that waits for the election.
 
+use std::collections::VecDeque;
+
 use quorate_log::{
-    CheckpointReader, Config, Corrupt, DirectoryId, Disk, Entry, EntryAt, HardState, Journal,
-    LogError, Position, Recovered, newest_checkpoint,
+    CheckpointReader, CheckpointWriter, Config, Corrupt, DirectoryId, Disk, Entry, EntryAt,
+    HardState, Journal, LogError, Position, Recovered, newest_checkpoint,
 };
-use quorate_store::{Loader, Values};
+use quorate_store::{Loader, Member, Values};
 
 use crate::Halt;
 use crate::clocks::Now;
 use crate::machine::Machine;
 use crate::replica::{Boot, Committed};
 use crate::schedule::{CheckpointSchedule, log_bytes};
+use crate::tail::KEPT_BYTES;
 
 /// Why a data directory cannot be opened.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -48,8 +51,8 @@ pub struct Opened<D> {
     pub recovered: Recovered,
     /// Newer checkpoints that do not verify. Tell the operator.
     pub rejected: Vec<Corrupt>,
-    /// Index and term of the last entry applied: what is behind it stands in `recovered`.
-    start: (u64, u64),
+    /// The last entries that are applied: other members may need them.
+    recent: Recent,
     /// The index of the checkpoint.
     checkpoint: u64,
     /// What the log has grown by since, in bytes.
@@ -61,8 +64,12 @@ pub struct Opened<D> {
 /// How a member is started, beside what it remembers.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Its id. Alone it votes.
+    /// Its id.
     pub member: u64,
+    /// Counts its starts.
+    pub incarnation: u64,
+    /// Whether changes that could cost the quorum are refused.
+    pub strict_reconfig: bool,
     /// How many ticks without a leader make an election.
     pub election_ticks: usize,
     /// Milliseconds between ticks.
@@ -71,6 +78,81 @@ pub struct Settings {
     pub seed: u64,
     /// The clocks at start.
     pub now: Now,
+}
+
+/// Whether a directory never held a state, not even one that rotted.
+///
+/// # Errors
+/// Those of the disk.
+pub fn has_no_state<D: Disk>(disk: &D) -> Result<bool, LogError> {
+    let names = disk.list()?;
+    Ok(!names.iter().any(|name| name.contains(".checkpoint")))
+}
+
+/// Writes the state of a fresh cluster, as if a snapshot had been taken at its first entry. All first
+/// members write the same; one that joins later is sent the state instead.
+///
+/// # Errors
+/// Those of the disk.
+pub fn write_genesis<D: Disk>(
+    disk: D,
+    directory: DirectoryId,
+    members: impl IntoIterator<Item = Member>,
+) -> Result<(), LogError> {
+    let machine = Machine::genesis(members);
+    let (index, term) = machine.applied();
+    let hard = HardState {
+        term,
+        vote: 0,
+        commit: index,
+    };
+    let (position, meta) = (Position::behind(index, hard), Machine::meta(machine.time()));
+    let mut writer = CheckpointWriter::begin(disk, directory, index, term, &position, &meta)?;
+    let mut written = Ok(());
+    let mut cursor = machine.store().begin_walk();
+    let mut row = |row: &[u8]| {
+        if written.is_ok() {
+            written = writer.row(row);
+        }
+    };
+    while machine.store().walk(&mut cursor, usize::MAX, &mut row) {}
+    written?;
+    writer.finish()
+}
+
+/// The newest entries that are applied, up to what a replica keeps in memory.
+#[derive(Debug)]
+struct Recent {
+    /// Index and term of what stands before the first.
+    start: (u64, u64),
+    entries: VecDeque<(Entry, EntryAt)>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn behind(start: (u64, u64)) -> Self {
+        Self {
+            start,
+            entries: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// None are kept for a member alone.
+    fn extend(&mut self, entries: Vec<(Entry, EntryAt)>, has_others: bool) {
+        let most = if has_others { KEPT_BYTES } else { 0 };
+        for (entry, at) in entries {
+            self.bytes += entry.data.len();
+            self.entries.push_back((entry, at));
+            while self.bytes > most || most == 0 {
+                let Some((gone, _)) = self.entries.pop_front() else {
+                    break;
+                };
+                self.bytes -= gone.data.len();
+                self.start = (gone.index, gone.term);
+            }
+        }
+    }
 }
 
 impl<D: Disk + Clone> Opened<D> {
@@ -89,8 +171,10 @@ impl<D: Disk + Clone> Opened<D> {
     ) -> Result<Self, OpenError> {
         let newest = newest_checkpoint(&disk, directory)?;
         let head = newest.reader.as_ref().map(|reader| reader.head().clone());
-        let mut machine = newest.reader.map_or(Ok(Machine::genesis()), load)?;
+        // Without a checkpoint it is nobody's member yet: the first state comes from the others.
+        let mut machine = newest.reader.map_or(Ok(Machine::default()), load)?;
         let checkpoint = machine.applied().0;
+        let mut recent = Recent::behind(machine.applied());
         let mut replayed_bytes = 0;
         let mut applied = Ok(());
         let rejected = &newest.rejected;
@@ -101,7 +185,8 @@ impl<D: Disk + Clone> Opened<D> {
                 .sum::<u64>();
             if applied.is_ok() {
                 applied = follows(&machine, &entries, rejected)
-                    .and_then(|()| Ok(apply(&mut machine, entries, values, seen)?));
+                    .and_then(|()| Ok(apply(&mut machine, &entries, values, seen)?));
+                recent.extend(entries, machine.store().members().len() > 1);
             }
         };
         let opened = Journal::open_with(disk, directory, config, head.as_ref(), &mut take);
@@ -120,7 +205,7 @@ impl<D: Disk + Clone> Opened<D> {
         let behind = recovered.entries.iter().map(|(entry, _)| log_bytes(entry));
         Ok(Self {
             replayed_bytes: replayed_bytes + behind.sum::<u64>(),
-            start: machine.applied(),
+            recent,
             journal,
             machine,
             recovered,
@@ -142,25 +227,34 @@ impl<D> Opened<D> {
 
     /// What [`crate::Replica::new`] starts from. Takes the recovered entries.
     pub fn boot(&mut self, settings: Settings) -> Boot {
-        let genesis = HardState {
-            term: 1,
-            vote: 0,
-            commit: 1,
-        };
+        // What a checkpoint of a fresh cluster stands for, or nothing at all.
+        let (applied, term) = self.machine.applied();
+        let mut hard = self.recovered.hard;
+        if hard.term < term {
+            hard = HardState {
+                term,
+                vote: 0,
+                commit: applied,
+            };
+        }
+        // A state that was received is ahead of the log.
+        hard.commit = hard.commit.max(applied);
+        let mut entries = std::mem::take(&mut self.recent.entries);
+        entries.extend(std::mem::take(&mut self.recovered.entries));
         let store = self.machine.store();
         Boot {
             member: settings.member,
-            voters: vec![settings.member],
+            incarnation: settings.incarnation,
+            voters: store.voters().collect(),
+            learners: store.learners().collect(),
+            seats: self.machine.seats(),
+            strict_reconfig: settings.strict_reconfig,
             election_ticks: settings.election_ticks,
             tick_ms: settings.tick_ms,
             seed: settings.seed,
-            hard: if self.recovered.hard.term == 0 {
-                genesis
-            } else {
-                self.recovered.hard
-            },
-            start: self.start,
-            entries: std::mem::take(&mut self.recovered.entries),
+            hard,
+            start: self.recent.start,
+            entries: entries.into(),
             applied: self.machine.applied().0,
             time: self.machine.time(),
             now: settings.now,
@@ -201,15 +295,15 @@ fn follows(
 
 fn apply(
     machine: &mut Machine,
-    entries: Vec<(Entry, EntryAt)>,
+    entries: &[(Entry, EntryAt)],
     values: &dyn Values,
     seen: &mut dyn FnMut(&[Committed]),
 ) -> Result<(), Halt> {
-    let committed = entries.into_iter().map(|(entry, place)| Committed {
+    let committed = entries.iter().map(|(entry, place)| Committed {
         index: entry.index,
         term: entry.term,
-        data: entry.data,
-        place,
+        data: entry.data.clone(),
+        place: *place,
     });
     let committed: Vec<Committed> = committed.collect();
     machine.apply(&committed, values)?;

@@ -2,21 +2,32 @@
 //!
 //! Input in, effects out. The owner performs the effects in order, and feeds back what came of
 //! them. Between two steps nothing happens.
+//!
+//! P1. A command is forwarded to the leader of one term. What a member sent in a term, and has not
+//!     seen applied when an entry of a later term is, never will be: it says so.
+//! P2. What the leader does by itself (ends of leases, deadlines, promotions) is never forwarded.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use quorate_log::EntryAt;
+use quorate_store::codec::DecodeError;
 use quorate_store::command::{Body, Draft, RequestId};
-use quorate_store::{ClusterTime, Command};
+use quorate_store::{ClusterTime, Command, MemberChange, Role};
 
 use crate::Halt;
-use crate::clocks::{ClusterClock, LeaseClocks, Now};
-use crate::core::{Core, Dropped};
+use crate::clocks::{ClusterClock, LeaseClocks, Monotonic, Now};
+use crate::conf::{Seat, Situation};
+use crate::core::{Core, Dropped, Outgoing, PeerProgress};
+use crate::frame::{Frame, finish_raft};
 use crate::machine::{LeaseEvent, Notice};
 
 /// Bytes proposed at once; below half of what may be uncommitted.
 const BATCH_BYTES: usize = 16 << 20;
+/// Bytes of commands in one frame to the leader, unless the first alone is more.
+const FORWARD_BYTES: usize = 1 << 20;
+/// Bytes of other members' commands that wait here at once; more is refused.
+const FOREIGN_BYTES: usize = 64 << 20;
 /// Leases whose end is proposed at one step.
 const LEASE_ENDS: usize = 500;
 /// While a lease or deadline exists, a cluster time is logged at least this often.
@@ -30,8 +41,16 @@ pub type ReadId = u64;
 pub struct Boot {
     /// This member's id.
     pub member: u64,
+    /// Counts its starts.
+    pub incarnation: u64,
     /// The members that vote.
     pub voters: Vec<u64>,
+    /// The members that do not.
+    pub learners: Vec<u64>,
+    /// All of them, as the state knows them.
+    pub seats: Vec<Seat>,
+    /// Whether changes that could cost the quorum are refused.
+    pub strict_reconfig: bool,
     /// How many ticks without a leader make an election.
     pub election_ticks: usize,
     /// Milliseconds between ticks.
@@ -74,6 +93,38 @@ pub enum Input {
     },
     /// The machine has applied entries.
     Applied(Notice),
+    /// A frame came from another member.
+    Peer {
+        /// From whom.
+        from: u64,
+        /// What its replica sent.
+        frame: Bytes,
+    },
+    /// What was sent to a member may be lost.
+    Unreachable {
+        /// To whom.
+        member: u64,
+    },
+    /// The transfer of the state has ended.
+    StateSent {
+        /// To whom.
+        member: u64,
+        /// It has installed it.
+        ok: bool,
+    },
+    /// Leadership is to be handed over.
+    Transfer {
+        /// To whom.
+        member: u64,
+    },
+    /// A received state is being put in place of this member's, or no longer: until the replica is
+    /// made anew, the log takes no entries, and there is no election.
+    Installing(bool),
+    /// Nobody waits any more for this member's requests up to this counter.
+    Forget {
+        /// It, and those before it.
+        counter: u64,
+    },
 }
 
 /// What the owner must do.
@@ -99,6 +150,57 @@ pub enum Effect {
         /// From where on.
         index: u64,
     },
+    /// Send to another member; it may get lost, but not overtake an earlier one.
+    Send {
+        /// To whom.
+        member: u64,
+        /// What its replica is to get.
+        frame: Bytes,
+    },
+    /// Send it the state, then answer [`Input::StateSent`].
+    SendState {
+        /// To whom.
+        member: u64,
+    },
+    /// This member's requests of these counters, as far as they are not answered, did not happen
+    /// and never will.
+    NotDone {
+        /// The first.
+        first: u64,
+        /// The last.
+        last: u64,
+        /// Why.
+        why: NotDone,
+    },
+}
+
+/// Why a request did not get into the log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NotDone {
+    /// Its leader lost its place.
+    LeaderChanged = 0,
+    /// The leader has too much to do.
+    TooMany = 1,
+    /// Too few members are reached for the cluster to be changed.
+    Unhealthy = 2,
+    /// Too few members would have started.
+    NotEnoughStarted = 3,
+    /// The learner is too far behind.
+    LearnerNotReady = 4,
+}
+
+impl NotDone {
+    pub(crate) fn decode(number: u8) -> Result<Self, DecodeError> {
+        let all = [
+            Self::LeaderChanged,
+            Self::TooMany,
+            Self::Unhealthy,
+            Self::NotEnoughStarted,
+            Self::LearnerNotReady,
+        ];
+        let found = all.into_iter().find(|why| *why as u8 == number);
+        found.ok_or(DecodeError::Bad("reason"))
+    }
 }
 
 /// A committed entry.
@@ -142,15 +244,49 @@ pub struct Replica {
     last_stamp: ClusterTime,
     tick_ms: u64,
     next_tick: u64,
+    election_ms: u64,
+    last_tick: u64,
+    is_strict: bool,
+    /// It led after the last step.
+    led: bool,
     /// Commands that wait for a leader or for room.
-    held: VecDeque<Bytes>,
-    reads_waiting: Vec<ReadId>,
-    read_round: Option<(u64, Vec<ReadId>)>,
-    read_rounds: u64,
+    held: VecDeque<Draft>,
+    /// Bytes of those that other members were asked for.
+    foreign_bytes: usize,
+    /// Terms in which commands of this member were sent, and the last counter of each (P1).
+    sent: VecDeque<(u64, u64)>,
+    reads: Reads,
+    /// The round that must be confirmed before this leader may act by its clock.
+    unconfirmed: Option<u64>,
     leases: LeaseClocks,
     next_deadline: Option<ClusterTime>,
     /// An `Expire` is on its way through the log.
     expiring: bool,
+    seats: Vec<Seat>,
+    /// The entry up to which one may change the configuration that is not applied yet.
+    conf_index: u64,
+    /// What was committed at the last tick.
+    committed_before: u64,
+    applied: u64,
+    heard: BTreeMap<u64, Monotonic>,
+}
+
+/// Linearizable reads on their way.
+#[derive(Default)]
+struct Reads {
+    own: Vec<ReadId>,
+    /// Members that ask, and their rounds.
+    foreign: Vec<(u64, u64)>,
+    /// The round that is out: through Raft if this member leads, else to this leader.
+    out: Option<Round>,
+    last: u64,
+}
+
+struct Round {
+    number: u64,
+    leader: u64,
+    own: Vec<ReadId>,
+    foreign: Vec<(u64, u64)>,
 }
 
 impl Replica {
@@ -165,28 +301,45 @@ impl Replica {
             .iter()
             .filter_map(|(entry, _)| Command::stamp_of(&entry.data));
         let time = stamps.fold(boot.time, ClusterTime::max);
-        let clock = ClusterClock::new(time, boot.now.monotonic);
         let mut leases = LeaseClocks::default();
         for (id, ttl_s) in &boot.leases {
             leases.grant(*id, *ttl_s, time);
         }
+        let now = boot.now.monotonic;
         let mut replica = Self {
             member: boot.member,
-            clock,
+            clock: ClusterClock::new(time, now),
             last_stamp: time,
             tick_ms: boot.tick_ms,
-            next_tick: boot.now.monotonic.0 + boot.tick_ms,
+            next_tick: now.0 + boot.tick_ms,
+            election_ms: boot.tick_ms * boot.election_ticks as u64,
+            last_tick: now.0,
+            is_strict: boot.strict_reconfig,
+            led: false,
             held: VecDeque::new(),
-            reads_waiting: Vec::new(),
-            read_round: None,
-            read_rounds: 0,
+            foreign_bytes: 0,
+            sent: VecDeque::new(),
+            reads: Reads {
+                // Answers to an earlier life's rounds must not fit.
+                last: boot.incarnation << 40,
+                ..Reads::default()
+            },
+            unconfirmed: None,
             leases,
             next_deadline: boot.next_deadline,
             expiring: false,
+            seats: boot.seats.clone(),
+            conf_index: 0,
+            committed_before: 0,
+            applied: boot.applied,
+            heard: BTreeMap::new(),
             core: Core::new(boot)?,
         };
         if replica.core.is_lone_voter() {
             replica.core.campaign()?;
+            // Its leases begin anew with this start, not with its first step.
+            replica.led = replica.core.is_leader();
+            replica.conf_index = replica.core.last_index();
         }
         Ok(replica)
     }
@@ -200,15 +353,51 @@ impl Replica {
         }
     }
 
-    /// Whether this member leads, and knows what is committed.
+    /// Whether this member leads, knows what is committed, and has not slept since it last knew.
     pub fn leads(&self) -> bool {
-        self.core.knows_commit()
+        self.core.knows_commit() && self.unconfirmed.is_none()
     }
 
     /// Whether a linearizable read needs no round: nobody else can lead, so everything that was
     /// ever answered was applied here first (R1).
     pub fn reads_at_once(&self) -> bool {
         self.core.knows_commit() && self.core.is_lone_voter()
+    }
+
+    /// How far the others are; empty unless this member leads.
+    pub fn progress(&self) -> Vec<PeerProgress> {
+        if self.core.is_leader() {
+            self.core.progress()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Whether a member was heard of within an election timeout.
+    pub fn hears(&self, now: Now, member: u64) -> bool {
+        let heard = self.heard.get(&member);
+        heard.is_some_and(|heard| now.monotonic.0 < heard.0 + self.election_ms)
+    }
+
+    /// The voter that leadership is best handed to: who is heard of and furthest.
+    pub fn successor(&self, now: Now) -> Option<u64> {
+        let is_voter = |id: u64| {
+            let mut seats = self.seats.iter();
+            seats.any(|seat| seat.id == id && seat.role == Role::Voter)
+        };
+        let progress = self.progress().into_iter();
+        let able = progress.filter(|peer| is_voter(peer.member) && self.hears(now, peer.member));
+        able.max_by_key(|peer| peer.matched).map(|peer| peer.member)
+    }
+
+    /// Term, vote and commit index, for a member that starts anew from a received state.
+    pub fn hard(&self) -> quorate_log::HardState {
+        self.core.hard()
+    }
+
+    /// Whether a received state that ends with this entry is of no use: the log has it.
+    pub fn has_entry(&self, index: u64, term: u64) -> bool {
+        self.core.has_entry(index, term)
     }
 
     /// Gives a lease its full time again: its length in seconds, `None` when it is gone or going.
@@ -235,24 +424,42 @@ impl Replica {
     /// [`Halt`]: this member must stop.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Effect>) -> Result<(), Halt> {
         match input {
-            Input::Tick => self.tick(now),
-            Input::Propose(drafts) => self.stamp(now, drafts),
-            Input::Read(id) => self.reads_waiting.push(id),
-            Input::Persisted { ready, at } => self.core.persisted(ready, &at),
-            Input::Applied(notice) => self.applied(now, &notice),
+            Input::Tick => self.tick(now, out)?,
+            Input::Propose(drafts) => self.held.extend(drafts),
+            Input::Read(id) => self.reads.own.push(id),
+            Input::Persisted { ready, at } => {
+                let released = self.core.persisted(ready, &at);
+                self.send(now, released, out);
+            }
+            Input::Applied(notice) => self.applied(now, &notice, out)?,
+            Input::Peer { from, frame } => self.receive(now, from, frame, out)?,
+            Input::Unreachable { member } => self.core.unreachable(member),
+            Input::StateSent { member, ok } => self.core.state_sent(member, ok),
+            Input::Transfer { member } => self.core.transfer(member),
+            Input::Installing(installing) => self.core.set_installing(installing),
+            Input::Forget { counter } => self.forget(counter),
         }
-        self.propose_held()?;
-        self.turn_around(out)
+        self.note_role(now, out);
+        self.propose_held(now, out)?;
+        self.turn_around(now, out)
     }
 
-    fn tick(&mut self, now: Now) {
+    fn tick(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<(), Halt> {
+        let slept = now.monotonic.0.saturating_sub(self.last_tick);
+        self.last_tick = now.monotonic.0;
+        // Others may have elected and gone on meanwhile: what this member's clock says of leases and
+        // deadlines is to be acted on only by one that still leads.
+        if slept > self.election_ms && self.core.is_leader() && !self.core.is_lone_voter() {
+            self.unconfirmed = Some(self.reads.last + 1);
+        }
         // Missed ticks count as one: a paused process must not storm into an election.
         if now.monotonic.0 >= self.next_tick {
             self.next_tick = now.monotonic.0 + self.tick_ms;
-            self.core.tick();
+            self.core.tick()?;
         }
+        self.ask_again(out);
         if !self.leads() {
-            return;
+            return Ok(());
         }
         let time = self.clock.at(now.monotonic);
         for id in self.leases.take_due(time, LEASE_ENDS) {
@@ -267,9 +474,32 @@ impl Replica {
         if timed && time.0 >= self.last_stamp.0 + STAMP_EVERY_MS {
             self.propose_own(now, &Body::Tick);
         }
+        self.promote(now);
+        self.committed_before = self.core.committed();
+        Ok(())
     }
 
-    fn applied(&mut self, now: Now, notice: &Notice) {
+    /// A learner that is to vote does so once it has what was committed a tick ago.
+    fn promote(&mut self, now: Now) {
+        let is_joining = self.seats.iter().any(|seat| seat.role == Role::Joining);
+        if !is_joining || self.conf_index > self.applied {
+            return;
+        }
+        let ready = self.core.progress().into_iter().find(|peer| {
+            let mut seats = self.seats.iter();
+            let seat = seats.find(|seat| seat.id == peer.member);
+            seat.is_some_and(|seat| seat.role == Role::Joining && seat.has_started)
+                && self.hears(now, peer.member)
+                && peer.matched >= self.committed_before
+        });
+        if let Some(peer) = ready {
+            let (id, change) = (peer.member, MemberChange::Promote);
+            self.propose_own(now, &Body::Member { id, change });
+        }
+    }
+
+    fn applied(&mut self, now: Now, notice: &Notice, out: &mut Vec<Effect>) -> Result<(), Halt> {
+        self.applied = notice.index;
         self.core.applied(notice.index);
         let time = self.clock.at(now.monotonic);
         for event in &notice.leases {
@@ -280,6 +510,25 @@ impl Replica {
         }
         self.next_deadline = notice.next_deadline;
         self.expiring &= !notice.expired;
+        if let Some(seats) = &notice.seats {
+            let ids = |votes: bool| {
+                let seats = seats.iter();
+                let seats = seats.filter(move |seat| (seat.role == Role::Voter) == votes);
+                seats.map(|seat| seat.id).collect::<BTreeSet<_>>()
+            };
+            self.core.configure(&ids(true), &ids(false))?;
+            self.seats.clone_from(seats);
+        }
+        // P1.
+        let mut lost = None;
+        while let Some((_, counter)) = self.sent.pop_front_if(|(term, _)| *term < notice.term) {
+            lost = Some(counter);
+        }
+        if let Some(last) = lost {
+            let (first, why) = (0, NotDone::LeaderChanged);
+            out.push(Effect::NotDone { first, last, why });
+        }
+        Ok(())
     }
 
     fn propose_own(&mut self, now: Now, body: &Body) {
@@ -287,56 +536,313 @@ impl Replica {
             member: self.member,
             ..RequestId::default()
         };
-        self.stamp(now, vec![Draft::new(id, now.wall, body)]);
+        self.held.push_back(Draft::new(id, now.wall, body));
     }
 
-    /// R2: everything is stamped here, in the order in which it is proposed.
-    fn stamp(&mut self, now: Now, drafts: Vec<Draft>) {
-        let time = self.clock.at(now.monotonic);
-        assert!(time >= self.last_stamp, "R2");
-        self.last_stamp = time;
-        for id in drafts.iter().filter_map(Draft::revokes) {
-            // Else its time could run out meanwhile, and that end would hit a lease that is
-            // granted under the same id behind this one (P5).
-            self.leases.going(id);
+    fn is_own(&self, draft: &Draft) -> bool {
+        draft.id().member == self.member
+    }
+
+    fn forget(&mut self, counter: u64) {
+        let member = self.member;
+        self.held.retain(|draft| {
+            let id = draft.id();
+            id.member != member || id.counter == 0 || id.counter > counter
+        });
+    }
+
+    /// Whether this member came to lead, or no longer does.
+    fn note_role(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let leads = self.core.is_leader();
+        let leader = self.core.leader().unwrap_or(0);
+        if leads != self.led {
+            self.led = leads;
+            self.unconfirmed = None;
+            self.expiring = false;
+            if leads {
+                let time = self.clock.at(now.monotonic);
+                self.leases.renew_all(time);
+                // One of them may be of an earlier leader, and not applied here yet.
+                self.conf_index = self.core.last_index();
+            } else {
+                self.let_go(out);
+            }
         }
-        self.held
-            .extend(drafts.into_iter().map(|draft| draft.stamp(time)));
+        // A round whose leader is gone is asked again.
+        if let Some(round) = self.reads.out.take_if(|round| round.leader != leader) {
+            self.reads.own.splice(0..0, round.own);
+        }
+        if !leads {
+            self.reads.foreign.clear();
+        }
     }
 
-    fn propose_held(&mut self) -> Result<(), Halt> {
-        while !self.held.is_empty() && self.core.is_leader() {
-            let mut bytes = 0;
-            let mut fits = |entry: &Bytes| {
-                let first = bytes == 0;
-                bytes += entry.len();
-                first || bytes <= BATCH_BYTES
-            };
-            let count = self.held.iter().take_while(|entry| fits(entry)).count();
-            let batch = self.held.drain(..count).collect();
-            if let Err(Dropped(batch)) = self.core.propose(batch)? {
-                // The log has too much uncommitted: they wait, first as before.
-                for entry in batch.into_iter().rev() {
-                    self.held.push_front(entry);
+    /// What waited for this member's own term: P2, and other members' commands (P1).
+    fn let_go(&mut self, out: &mut Vec<Effect>) {
+        let member = self.member;
+        for draft in std::mem::take(&mut self.held) {
+            let id = draft.id();
+            if id.member != member {
+                self.refuse(id.member, id.counter, NotDone::LeaderChanged, out);
+            } else if id.counter > 0 {
+                self.held.push_back(draft);
+            }
+        }
+        self.foreign_bytes = 0;
+    }
+
+    /// Tells whoever was asked that a command is not in the log.
+    fn refuse(&self, member: u64, counter: u64, why: NotDone, out: &mut Vec<Effect>) {
+        let (first, last) = (counter, counter);
+        out.push(if member == self.member {
+            Effect::NotDone { first, last, why }
+        } else {
+            let frame = Frame::NotDone(first, last, why).encode();
+            Effect::Send { member, frame }
+        });
+    }
+
+    fn propose_held(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<(), Halt> {
+        if !self.core.is_leader() {
+            self.forward_held(out);
+            return Ok(());
+        }
+        while !self.held.is_empty() && !self.core.is_transferring() {
+            let time = self.clock.at(now.monotonic).max(self.last_stamp);
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while let Some(draft) = self.held.front() {
+                bytes += draft.len();
+                if !batch.is_empty() && bytes > BATCH_BYTES {
+                    break;
                 }
+                let changes = draft.member_change();
+                if changes.is_some() && self.conf_index > self.applied {
+                    // One at a time.
+                    break;
+                }
+                let draft = self.held.pop_front().expect("just seen");
+                if let Some((id, change)) = changes {
+                    if let Err(why) = self.may_change(now, id, &change) {
+                        let id = draft.id();
+                        self.refuse(id.member, id.counter, why, out);
+                        continue;
+                    }
+                    self.conf_index = self.core.last_index() + batch.len() as u64 + 1;
+                }
+                batch.push(draft);
+            }
+            if batch.is_empty() {
+                break;
+            }
+            if !self.append(time, batch)? {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Starts a read round if reads wait and none is out, then empties the library.
-    fn turn_around(&mut self, out: &mut Vec<Effect>) -> Result<(), Halt> {
-        loop {
-            if self.read_round.is_none()
-                && !self.reads_waiting.is_empty()
-                && self.core.knows_commit()
-            {
-                self.read_rounds += 1;
-                self.read_round =
-                    Some((self.read_rounds, core::mem::take(&mut self.reads_waiting)));
-                self.core.read_index(self.read_rounds);
+    /// Whether the batch is in the log; else it waits, first as before.
+    fn append(&mut self, time: ClusterTime, batch: Vec<Draft>) -> Result<bool, Halt> {
+        let mut last_own = 0;
+        let mut foreign = 0;
+        for draft in &batch {
+            if let Some(id) = draft.revokes() {
+                // Else its time could run out meanwhile, and that end would hit a lease that is
+                // granted under the same id behind this one (P5).
+                self.leases.going(id);
             }
+            if self.is_own(draft) {
+                last_own = draft.id().counter.max(last_own);
+            } else {
+                foreign += draft.len();
+            }
+        }
+        let entries: Vec<Bytes> = batch.into_iter().map(|draft| draft.stamp(time)).collect();
+        if let Err(Dropped) = self.core.propose(entries.clone())? {
+            for entry in entries.iter().rev() {
+                let draft = Draft::received(entry).expect("it was a draft");
+                self.held.push_front(draft);
+            }
+            return Ok(false);
+        }
+        // R2.
+        assert!(time >= self.last_stamp, "R2");
+        self.last_stamp = time;
+        self.foreign_bytes = self.foreign_bytes.saturating_sub(foreign);
+        self.note_sent(last_own);
+        Ok(true)
+    }
+
+    /// P1.
+    fn note_sent(&mut self, counter: u64) {
+        if counter == 0 {
+            return;
+        }
+        let term = self.core.term();
+        match self.sent.back_mut() {
+            Some((last_term, last)) if *last_term == term => *last = counter.max(*last),
+            _ => self.sent.push_back((term, counter)),
+        }
+    }
+
+    /// A follower's clients' commands go to the leader, in the order in which they came.
+    fn forward_held(&mut self, out: &mut Vec<Effect>) {
+        let Some(leader) = self.core.leader().filter(|id| *id != self.member) else {
+            return;
+        };
+        while !self.held.is_empty() {
+            let (mut commands, mut bytes, mut last) = (Vec::new(), 0, 0);
+            while let Some(draft) = self.held.front() {
+                bytes += draft.len();
+                if !commands.is_empty() && bytes > FORWARD_BYTES {
+                    break;
+                }
+                let draft = self.held.pop_front().expect("just seen");
+                last = draft.id().counter;
+                commands.push(draft.into_bytes());
+            }
+            self.note_sent(last);
+            let frame = Frame::Forward(self.core.term(), commands).encode();
+            let member = leader;
+            out.push(Effect::Send { member, frame });
+        }
+    }
+
+    fn may_change(&self, now: Now, id: u64, change: &MemberChange) -> Result<(), NotDone> {
+        let active: Vec<u64> = self
+            .heard
+            .keys()
+            .copied()
+            .filter(|member| self.hears(now, *member))
+            .collect();
+        let situation = Situation {
+            own: self.member,
+            seats: &self.seats,
+            active: &active,
+            progress: &self.core.progress(),
+            last_index: self.core.last_index(),
+            is_strict: self.is_strict,
+        };
+        situation.check(id, change)
+    }
+
+    fn receive(
+        &mut self,
+        now: Now,
+        from: u64,
+        frame: Bytes,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Halt> {
+        self.heard.insert(from, now.monotonic);
+        // A peer is not trusted: what it garbles is lost.
+        let Ok(frame) = Frame::decode(frame) else {
+            return Ok(());
+        };
+        match frame {
+            Frame::Raft(time, message) => {
+                let newest = self.core.receive(from, message)?;
+                let is_leader = self.core.leader() == Some(from);
+                let heard = newest.max(is_leader.then_some(time));
+                if let Some(time) = heard {
+                    self.clock.hear(time, now.monotonic);
+                }
+                // R2: it may lead one day.
+                self.last_stamp = self.last_stamp.max(newest.unwrap_or_default());
+            }
+            Frame::Forward(term, commands) => self.take_foreign(from, term, &commands, out),
+            Frame::NotDone(first, last, why) => out.push(Effect::NotDone { first, last, why }),
+            Frame::AskRead(round) if self.core.is_leader() => {
+                self.reads.foreign.push((from, round));
+            }
+            Frame::ReadAt(number, index) => {
+                let asked = |round: &mut Round| round.number == number && round.leader == from;
+                if let Some(round) = self.reads.out.take_if(asked) {
+                    let ids = round.own;
+                    out.push(Effect::ReadReady { ids, index });
+                }
+            }
+            Frame::AskRead(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_foreign(&mut self, from: u64, term: u64, commands: &[Bytes], out: &mut Vec<Effect>) {
+        for command in commands {
+            let Ok(draft) = Draft::received(command) else {
+                continue;
+            };
+            let id = draft.id();
+            if id.member != from || id.counter == 0 {
+                continue;
+            }
+            if !self.core.is_leader() || term != self.core.term() {
+                self.refuse(from, id.counter, NotDone::LeaderChanged, out);
+            } else if self.foreign_bytes + draft.len() > FOREIGN_BYTES {
+                self.refuse(from, id.counter, NotDone::TooMany, out);
+            } else {
+                self.foreign_bytes += draft.len();
+                self.held.push_back(draft);
+            }
+        }
+    }
+
+    /// What a follower has asked may have got lost.
+    fn ask_again(&mut self, out: &mut Vec<Effect>) {
+        if let Some(round) = &self.reads.out
+            && round.leader != self.member
+        {
+            let frame = Frame::AskRead(round.number).encode();
+            let member = round.leader;
+            out.push(Effect::Send { member, frame });
+        }
+    }
+
+    /// Starts a read round if reads wait and none is out.
+    fn start_round(&mut self, out: &mut Vec<Effect>) {
+        let reads = &mut self.reads;
+        let is_asked = !reads.own.is_empty() || !reads.foreign.is_empty();
+        if reads.out.is_some() || !is_asked && self.unconfirmed.is_none() {
+            return;
+        }
+        let Some(leader) = self.core.leader() else {
+            return;
+        };
+        if leader == self.member && !self.core.knows_commit() || leader != self.member && !is_asked
+        {
+            return;
+        }
+        reads.last += 1;
+        let number = reads.last;
+        reads.out = Some(Round {
+            number,
+            leader,
+            own: std::mem::take(&mut reads.own),
+            foreign: std::mem::take(&mut reads.foreign),
+        });
+        if leader == self.member {
+            self.core.read_index(number);
+        } else {
+            let frame = Frame::AskRead(number).encode();
+            let member = leader;
+            out.push(Effect::Send { member, frame });
+        }
+    }
+
+    fn send(&self, now: Now, outgoing: Vec<Outgoing>, out: &mut Vec<Effect>) {
+        let time = self.clock.at(now.monotonic);
+        out.extend(outgoing.into_iter().map(|outgoing| match outgoing {
+            Outgoing::Frame(member, frame) => Effect::Send {
+                member,
+                frame: finish_raft(frame, time),
+            },
+            Outgoing::State(member) => Effect::SendState { member },
+        }));
+    }
+
+    /// Starts a read round if one is due, then empties the library.
+    fn turn_around(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<(), Halt> {
+        loop {
+            self.start_round(out);
             let Some(turn) = self.core.turn() else {
                 return Ok(());
             };
@@ -348,15 +854,33 @@ impl Replica {
                     commit: persist.commit,
                 });
             }
+            self.send(now, turn.out, out);
             if !turn.committed.is_empty() {
                 out.push(Effect::Apply(turn.committed));
             }
             for (context, index) in turn.reads {
-                // A round that was given up may still answer.
-                if let Some((_, ids)) = self.read_round.take_if(|(round, _)| *round == context) {
-                    out.push(Effect::ReadReady { ids, index });
-                }
+                self.confirmed(context, index, out);
             }
+            // A turn may have ended this member's time as leader.
+            self.note_role(now, out);
+        }
+    }
+
+    fn confirmed(&mut self, number: u64, index: u64, out: &mut Vec<Effect>) {
+        if self.unconfirmed.is_some_and(|from| number >= from) {
+            self.unconfirmed = None;
+        }
+        // A round that was given up may still answer.
+        let Some(round) = self.reads.out.take_if(|round| round.number == number) else {
+            return;
+        };
+        if !round.own.is_empty() {
+            let ids = round.own;
+            out.push(Effect::ReadReady { ids, index });
+        }
+        for (member, number) in round.foreign {
+            let frame = Frame::ReadAt(number, index).encode();
+            out.push(Effect::Send { member, frame });
         }
     }
 }

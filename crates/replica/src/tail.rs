@@ -1,15 +1,18 @@
 //! The end of the log in memory: what the Raft library reads, without I/O.
 //!
-//! Holds every entry that is not applied, and of the applied ones the newest few megabytes.
+//! Holds every entry that is not applied, and of the applied ones the newest few megabytes; more
+//! while a member that is being sent the state must find its entries here afterwards.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use quorate_log::EntryAt;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 /// Applied entries are kept up to this many bytes.
-const KEPT_BYTES: usize = 16 << 20;
+pub(crate) const KEPT_BYTES: usize = 16 << 20;
+/// And up to this many while a member is sent the state.
+const PINNED_BYTES: usize = 256 << 20;
 
 #[derive(Debug)]
 struct Slot {
@@ -26,17 +29,40 @@ pub(crate) struct Tail {
     start: (u64, u64),
     slots: VecDeque<Slot>,
     bytes: usize,
+    applied: u64,
+    /// Members that are sent the state, and up to where they have the log.
+    pins: BTreeMap<u64, u64>,
 }
 
 impl Tail {
-    pub(crate) fn new(hard: HardState, conf: ConfState, start: (u64, u64)) -> Self {
+    pub(crate) fn new(hard: HardState, conf: ConfState, start: (u64, u64), applied: u64) -> Self {
         Self {
             hard,
             conf,
             start,
             slots: VecDeque::new(),
             bytes: 0,
+            applied,
+            pins: BTreeMap::new(),
         }
+    }
+
+    /// Keeps what is behind `index` for a member that will need it.
+    pub(crate) fn pin(&mut self, member: u64, index: u64) {
+        self.pins.insert(member, index);
+    }
+
+    pub(crate) fn unpin(&mut self, member: u64) {
+        self.pins.remove(&member);
+    }
+
+    pub(crate) fn pinned(&self) -> Vec<u64> {
+        self.pins.keys().copied().collect()
+    }
+
+    /// Index and term of what stands before the first entry here.
+    pub(crate) fn start(&self) -> (u64, u64) {
+        self.start
     }
 
     /// Appends, cancelling what stood at the same index or after it.
@@ -67,19 +93,23 @@ impl Tail {
         self.slots.get(usize::try_from(at).ok()?)?.place
     }
 
-    /// Drops applied entries that are more than memory should hold: all, if no other member can
-    /// be behind.
+    /// Notes what is applied and drops applied entries that are more than memory should hold: all,
+    /// if no other member can be behind.
     pub(crate) fn trim(&mut self, applied: u64, is_alone: bool) {
-        let most = if is_alone { 0 } else { KEPT_BYTES };
-        while self.bytes > most
-            && self
-                .slots
-                .front()
-                .is_some_and(|slot| slot.entry.index <= applied)
-        {
-            let slot = self.slots.pop_front().expect("just seen");
+        self.applied = applied;
+        let pinned = self.pins.values().min().copied();
+        while let Some(slot) = self.slots.front() {
+            let most = match pinned {
+                Some(pinned) if slot.entry.index > pinned => PINNED_BYTES,
+                _ if is_alone => 0,
+                _ => KEPT_BYTES,
+            };
+            if self.bytes <= most || slot.entry.index > applied {
+                break;
+            }
             self.bytes -= slot.entry.data.len();
             self.start = (slot.entry.index, slot.entry.term);
+            self.slots.pop_front();
         }
     }
 
@@ -150,7 +180,13 @@ impl Storage for Tail {
         Ok(self.last())
     }
 
+    /// Says what a member must hold before entries are of use to it. The state itself goes another
+    /// way.
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        metadata.index = self.applied;
+        metadata.term = self.term(self.applied)?;
+        Ok(snapshot)
     }
 }

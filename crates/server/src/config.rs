@@ -34,6 +34,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser as _;
+use quorate_store::Member;
 
 pub use flags::{Flag, Kind, flags};
 pub use ids::{cluster_id, member_id};
@@ -296,6 +297,21 @@ impl Config {
     #[must_use]
     pub fn member_id(&self) -> u64 {
         member_id(&self.advertise_peer_urls, &self.initial_cluster_token)
+    }
+
+    /// The members of a new cluster of this member alone.
+    #[must_use]
+    pub fn first_members(&self) -> Vec<Member> {
+        vec![Member {
+            id: self.member_id(),
+            name: self.name.clone(),
+            peer_urls: self
+                .advertise_peer_urls
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            ..Member::default()
+        }]
     }
 
     /// The id of a new cluster of this member alone.

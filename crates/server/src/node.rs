@@ -22,9 +22,10 @@ mod waiters;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use quorate_replica::{LeaseAnswer, Machine, Monotonic, Now, Replica};
+use quorate_log::DirectoryId;
+use quorate_replica::{LeaseAnswer, Machine, Monotonic, NotDone, Now, Replica};
 use quorate_store::command::{Body, Draft, RequestId};
-use quorate_store::{Outcome, UnixMs};
+use quorate_store::{Life, Outcome, UnixMs};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::config::Config;
@@ -51,6 +52,9 @@ pub enum Unavailable {
     /// Not done: too much is waiting already.
     #[error("too many requests")]
     TooManyRequests,
+    /// Not done: the leader did not let it into the log.
+    #[error("{0:?}")]
+    NotDone(NotDone),
     /// Not done: there is no leader to ask.
     #[error("no leader")]
     NoLeader,
@@ -92,6 +96,7 @@ struct Shared {
     config: Config,
     cluster_id: u64,
     member_id: u64,
+    directory: DirectoryId,
     incarnation: u64,
     started: Instant,
     started_wall: UnixMs,
@@ -136,6 +141,14 @@ impl Node {
     /// This member's id.
     pub fn member_id(&self) -> u64 {
         self.0.member_id
+    }
+
+    /// Which life of this member runs.
+    pub(crate) fn life(&self) -> Life {
+        Life {
+            directory: u128::from_be_bytes(self.0.directory.0),
+            incarnation: self.0.incarnation,
+        }
     }
 
     /// How it was started.

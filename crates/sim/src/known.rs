@@ -18,7 +18,7 @@ use quorate_store::{
 };
 
 use crate::chance::Chance;
-use crate::member::{Found, SimMember};
+use crate::member::{ALONE, Found, SimMember, first_member};
 use crate::model::{Answer, Dir, File, Lease, Model, Moment, is_below};
 use crate::watchers::{TreeWatcher, Watcher};
 use crate::workload::{DIRS, PAIR};
@@ -312,7 +312,7 @@ impl Known {
         let all = KeyRange::from_parts(Bytes::from_static(b"\0"), Bytes::from_static(b"\0"));
         Watcher::new(all, from).poll(store, values, model, usize::MAX);
         TreeWatcher::new("/t", from, model).poll(store, values, model, usize::MAX);
-        let mut reference = Machine::genesis();
+        let mut reference = Machine::genesis([first_member(ALONE)]);
         let batch: Vec<Committed> = self.ledger.iter().map(|entry| (**entry).clone()).collect();
         let archive = Archive::of(&self.ledger);
         let applied = reference.apply(&batch, &archive);

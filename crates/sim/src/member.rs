@@ -8,15 +8,16 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use quorate_log::{
     Config, Disk, Entry, EntryAt, EntryKind, Identity, LogError, Reserve, segment_name,
 };
 use quorate_replica::{
-    Committed, Effect, Halt, Input, LeaseAnswer, Machine, Now, OpenError, Opened, ReadId, Replica,
-    Settings,
+    Committed, Effect, Halt, Input, LeaseAnswer, Machine, NotDone, Now, OpenError, Opened, ReadId,
+    Replica, Settings, has_no_state, write_genesis,
 };
 use quorate_store::command::{Draft, RequestId};
-use quorate_store::{Outcome, Revision, ValueAt, ValueError, Values};
+use quorate_store::{Member, Outcome, Revision, ValueAt, ValueError, Values};
 
 use crate::checkpoints::Checkpoints;
 use crate::disk::SimDisk;
@@ -27,7 +28,8 @@ use crate::reclaims::Reclaims;
 /// Milliseconds between ticks.
 pub(crate) const TICK_MS: u64 = 100;
 const ELECTION_TICKS: usize = 10;
-const MEMBER: u64 = 7;
+/// The id of a member that is alone.
+pub(crate) const ALONE: u64 = 7;
 const CLUSTER: u64 = 9;
 
 /// Values read from the segments of a simulated disk.
@@ -44,6 +46,33 @@ impl Values for SimValues {
             Ok(count) if count == bytes.len() => Ok(Cow::Owned(bytes)),
             Ok(_) | Err(_) => Err(ValueError::Rotten(*at)),
         }
+    }
+}
+
+/// Who a member is when its directory is fresh.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    pub(crate) id: u64,
+    /// The first members of its cluster; none for one that joins later.
+    pub(crate) first: Vec<Member>,
+}
+
+impl Who {
+    pub(crate) fn alone() -> Self {
+        Self {
+            id: ALONE,
+            first: vec![first_member(ALONE)],
+        }
+    }
+}
+
+/// A member that a cluster begins with.
+pub(crate) fn first_member(id: u64) -> Member {
+    Member {
+        id,
+        name: format!("m{id}"),
+        peer_urls: vec![format!("http://m{id}:2380")],
+        ..Member::default()
     }
 }
 
@@ -69,6 +98,12 @@ pub(crate) enum Happened {
     ReadHolds(ReadId, u64),
     /// Of the state at this index.
     CheckpointTaken(u64),
+    /// For another member.
+    Sends(u64, Bytes),
+    /// It is to be sent the state.
+    SendsState(u64),
+    /// Requests of these counters did not happen and never will.
+    NotDone { first: u64, last: u64, why: NotDone },
 }
 
 /// What a member found when it started.
@@ -85,6 +120,7 @@ pub(crate) struct Found {
 
 #[derive(Debug)]
 pub(crate) struct SimMember {
+    id: u64,
     pub(crate) machine: Machine,
     pub(crate) values: SimValues,
     replica: ReplicaBox,
@@ -115,7 +151,12 @@ impl std::fmt::Debug for ReplicaBox {
 
 impl SimMember {
     /// Starts as the server does, from whatever the disk holds.
-    pub(crate) fn open(disk: &SimDisk, plan: &Plan, now: Now) -> Result<(Self, Found), Down> {
+    pub(crate) fn open(
+        disk: &SimDisk,
+        plan: &Plan,
+        now: Now,
+        who: &Who,
+    ) -> Result<(Self, Found), Down> {
         let config = Config {
             segment_bytes: plan.segment_bytes,
         };
@@ -124,8 +165,15 @@ impl SimMember {
                 identity.raise(disk)?;
                 identity
             }
-            None => Identity::create(disk, config, *b"directory is one", CLUSTER, MEMBER)?,
+            None => {
+                let mut random = *b"directory is one";
+                random[15] = who.id as u8;
+                Identity::create(disk, config, random, CLUSTER, who.id)?
+            }
         };
+        if !who.first.is_empty() && has_no_state(disk)? {
+            write_genesis(disk.clone(), identity.directory, who.first.iter().cloned())?;
+        }
         let values = SimValues(disk.clone());
         let mut entries = Vec::new();
         let mut seen = |applied: &[Committed]| {
@@ -153,7 +201,9 @@ impl SimMember {
         };
         let schedule = opened.schedule(plan.checkpoint_growth);
         let boot = opened.boot(Settings {
-            member: MEMBER,
+            member: identity.member,
+            incarnation: identity.incarnation,
+            strict_reconfig: true,
             election_ticks: ELECTION_TICKS,
             tick_ms: TICK_MS,
             seed: plan.seed,
@@ -169,6 +219,7 @@ impl SimMember {
             false,
         );
         let member = Self {
+            id: identity.member,
             values,
             replica: ReplicaBox(replica),
             machine: opened.machine,
@@ -201,7 +252,7 @@ impl SimMember {
     /// The id of request number `counter` of this start.
     pub(crate) fn request_id(&self, counter: u64) -> RequestId {
         RequestId {
-            member: MEMBER,
+            member: self.id,
             incarnation: self.incarnation,
             counter,
         }
@@ -357,6 +408,11 @@ impl SimMember {
                             entries: batch,
                             outcomes: applied.outcomes,
                         });
+                    }
+                    Effect::Send { member, frame } => out.push(Happened::Sends(member, frame)),
+                    Effect::SendState { member } => out.push(Happened::SendsState(member)),
+                    Effect::NotDone { first, last, why } => {
+                        out.push(Happened::NotDone { first, last, why });
                     }
                     Effect::ReadReady { ids, index } => {
                         self.confirmed.extend(ids.into_iter().map(|id| (index, id)));

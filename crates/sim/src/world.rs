@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 
 use quorate_log::{Disk as _, DiskErrorKind, segment_number};
 use quorate_replica::{Committed, Monotonic, Now, OpenError};
-use quorate_store::command::{Body, Draft, Member};
-use quorate_store::{Alarm, AlarmBy, AlarmKind, ClusterTime, Command, Reply, UnixMs};
+use quorate_store::command::{Body, Draft};
+use quorate_store::{
+    Alarm, AlarmBy, AlarmKind, ClusterTime, Command, Life, MemberChange, Reply, UnixMs,
+};
 
 use crate::chance::Chance;
 use crate::disk::{Crash, SimDisk};
 use crate::known::Known;
-use crate::member::{Down, Happened, SimMember, TICK_MS};
+use crate::member::{ALONE, Down, Happened, SimMember, TICK_MS, Who};
 use crate::plan::{Fault, Plan};
 use crate::trace::Trace;
 use crate::workload;
@@ -272,7 +274,7 @@ impl World {
         let now_ms = self.clock.now_ms;
         self.clock.started_ms = now_ms;
         self.alarm_asked = None;
-        let (member, found) = SimMember::open(&self.disk, &self.plan, self.now())?;
+        let (member, found) = SimMember::open(&self.disk, &self.plan, self.now(), &Who::alone())?;
         self.trace.note(format_args!(
             "started at {now_ms}: log behind {}, applied {}, torn {}",
             found.start, found.applied, found.torn
@@ -292,13 +294,12 @@ impl World {
         }
         let skip = u64::from(self.plan.fault == Some(Fault::SkipsRevision));
         self.known.resume_watchers(skip);
-        let member = Member {
-            id: 7,
+        let change = MemberChange::Publish {
             name: format!("start {}", found.start),
-            peer_urls: Vec::new(),
             client_urls: vec!["http://127.0.0.1:2379".to_owned()],
+            life: Life::default(),
         };
-        self.ask(&Body::Publish(member));
+        self.ask(&Body::Member { id: ALONE, change });
         Ok(())
     }
 
@@ -457,6 +458,9 @@ impl World {
                     index >= needed,
                     "P2: a read at {index} misses entry {needed}"
                 );
+            }
+            Happened::Sends(..) | Happened::SendsState(_) | Happened::NotDone { .. } => {
+                panic!("a member alone has nobody to write to")
             }
             Happened::CheckpointTaken(index) => {
                 let newer = index > self.newest_checkpoint;
@@ -638,8 +642,6 @@ impl World {
         names.sort();
         let newest = match &names[..] {
             [.., _, newest] => newest,
-            // The very first: nothing was freed yet.
-            [newest] if self.seen.checkpoints <= 1 && self.seen.rotten == 0 => newest,
             _ => return,
         };
         let mut content = self.disk.content(newest).expect("it was listed");

@@ -138,6 +138,6 @@ fn writes(body: &Body) -> bool {
         | Body::Alarm { .. }
         | Body::Expire
         | Body::Tick
-        | Body::Publish(_) => false,
+        | Body::Member { .. } => false,
     }
 }

@@ -146,10 +146,7 @@ impl Store {
                 Ok(Reply::Done)
             }
             Body::Tick => Ok(Reply::Done),
-            Body::Publish(member) => {
-                self.members.insert(member.id, member);
-                Ok(Reply::Done)
-            }
+            Body::Member { id, change } => self.change_member(id, change).map(|()| Reply::Done),
         })
     }
 

@@ -231,6 +231,11 @@ impl Read {
         Ok(count)
     }
 
+    /// All that is left.
+    pub fn rest(self) -> Bytes {
+        self.rest
+    }
+
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()

@@ -12,11 +12,10 @@ pub use check::Limits;
 pub use wire::{DecodeError, Draft};
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
-use crate::{Alarm, AlarmBy, ClusterTime, KeyRange, UnixMs, tree};
+use crate::{Alarm, AlarmBy, ClusterTime, KeyRange, MemberChange, UnixMs, tree};
 
 /// Names a request for as long as anyone may ask what became of it.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -83,21 +82,13 @@ pub enum Body {
     Expire,
     /// Nothing but this entry's cluster time, logged while a deadline or lease exists.
     Tick,
-    /// Makes a member's name and addresses known.
-    Publish(Member),
-}
-
-/// A member as the cluster knows it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Member {
-    /// Its id.
-    pub id: u64,
-    /// Its name; empty until it has started.
-    pub name: String,
-    /// Where peers reach it.
-    pub peer_urls: Vec<String>,
-    /// Where clients reach it.
-    pub client_urls: Vec<String>,
+    /// Changes who is in the cluster.
+    Member {
+        /// Whom it concerns.
+        id: u64,
+        /// How.
+        change: MemberChange,
+    },
 }
 
 /// A value on its way into the log.

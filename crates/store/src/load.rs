@@ -8,11 +8,10 @@ use bytes::Bytes;
 
 use crate::chain::{Chain, Versioned};
 use crate::codec::{DecodeError, Read};
-use crate::command::Member;
-use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER, WALLS, unzigzag};
+use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER, REMOVED, WALLS, unzigzag};
 use crate::{
     Action, Alarm, AlarmBy, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key,
-    Lease, Limit, Mark, Revision, Short, Store, UnixMs, Value, ValueAt,
+    Lease, Limit, Mark, Member, Revision, Short, Store, UnixMs, Value, ValueAt,
 };
 
 /// Builds a store from the rows of a walk.
@@ -48,6 +47,9 @@ impl Loader {
             MEMBER => {
                 let member = Member::decode(&mut read)?;
                 self.store.members.insert(member.id, member);
+            }
+            REMOVED => {
+                self.store.removed.insert(read.u64()?);
             }
             ALARM => {
                 let alarm = Alarm::decode(&mut read)?;
@@ -224,6 +226,26 @@ fn versions<V: Versioned>(
         }
     }
     Ok(before)
+}
+
+/// The key and versions of a row that [`crate::file_row`] wrote; `None` for another kind of row.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn file_versions(row: &Bytes) -> Result<Option<(Key, Vec<FileVersion>)>, DecodeError> {
+    let mut read = Read::new(row.clone());
+    if read.u8()? != FILE {
+        return Ok(None);
+    }
+    let key = Key::from(&read.short_bytes()?[..]);
+    let count = read.varint()?;
+    let mut versions: Vec<FileVersion> = Vec::new();
+    for _ in 0..count {
+        let before = versions.last().map_or(Revision::ZERO, |last| last.revision);
+        versions.push(decode_file(&mut read, before)?);
+    }
+    read.finish()?;
+    Ok(Some((key, versions)))
 }
 
 fn decode_file(read: &mut Read, before: Revision) -> Result<FileVersion, DecodeError> {

@@ -72,6 +72,39 @@ pub enum Refusal {
     /// The CORRUPT alarm is raised. Only reads work.
     #[error("corrupt cluster")]
     Corrupt,
+    /// No member has this id.
+    #[error("member {id:x} not found")]
+    MemberNotFound {
+        /// The id asked for.
+        id: u64,
+    },
+    /// A member of this id was there, and left for good.
+    #[error("member {id:x} was removed")]
+    MemberRemoved {
+        /// The id asked for.
+        id: u64,
+    },
+    /// A member has this id already.
+    #[error("member id exists")]
+    MemberExists,
+    /// A member has one of these peer URLs already.
+    #[error("peer URL exists")]
+    PeerUrlExists,
+    /// There may not be more members without a vote.
+    #[error("too many learners")]
+    TooManyLearners,
+    /// The member votes already.
+    #[error("can only promote a learner")]
+    NotLearner,
+    /// Without this member nobody could decide anything.
+    #[error("the last member that votes cannot be removed")]
+    LastVoter,
+    /// The member has started with another data directory before.
+    #[error("member is known by another data directory")]
+    MemberOtherDirectory,
+    /// The member's data directory has been started more often than it knows.
+    #[error("member's data directory is older than what is known of it")]
+    MemberOutdated,
     /// The v2 tree's own.
     #[error(transparent)]
     Tree(#[from] tree::Refusal),

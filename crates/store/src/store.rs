@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::chain::{Chain, Versioned};
-use crate::command::{Blob, Member};
+use crate::command::Blob;
 use crate::history::History;
 use crate::map::KeyMap;
 use crate::{
     Alarm, AlarmBy, Change, Class, ClusterTime, Deadline, DirVersion, Ends, FileVersion, Key,
-    Lease, Limit, Mark, Place, Revision, Short, UnixMs, Value, ValueAt, ValueError, Values,
+    Lease, Limit, Mark, Member, Place, Revision, Short, UnixMs, Value, ValueAt, ValueError, Values,
 };
 
 /// What one version costs of the quota, beside its key and value.
@@ -52,6 +52,8 @@ pub struct Store {
     /// v2 deadlines of what is alive, in the order in which they end.
     pub(crate) deadlines: BTreeSet<(ClusterTime, Key, Class)>,
     pub(crate) members: BTreeMap<u64, Member>,
+    /// Ids of members that left.
+    pub(crate) removed: BTreeSet<u64>,
     pub(crate) alarms: BTreeMap<Alarm, AlarmBy>,
     pub(crate) live_bytes: u64,
     /// Versions of keys, those included that [`Store::purge`] has still to drop.
@@ -72,6 +74,7 @@ impl Default for Store {
             leases: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             members: BTreeMap::new(),
+            removed: BTreeSet::new(),
             alarms: BTreeMap::new(),
             live_bytes: 0,
             versions: 0,
@@ -128,6 +131,15 @@ pub(crate) struct NewFile {
 }
 
 impl Store {
+    /// A fresh cluster's state, with its first members.
+    pub fn with_members(members: impl IntoIterator<Item = Member>) -> Self {
+        let members = members.into_iter().map(|member| (member.id, member));
+        Self {
+            members: members.collect(),
+            ..Self::default()
+        }
+    }
+
     /// The latest revision.
     pub fn revision(&self) -> Revision {
         self.revision
@@ -182,6 +194,11 @@ impl Store {
     /// The members, by id.
     pub fn members(&self) -> &BTreeMap<u64, Member> {
         &self.members
+    }
+
+    /// Ids of the members that were removed.
+    pub fn removed(&self) -> &BTreeSet<u64> {
+        &self.removed
     }
 
     /// The leases, by id.

@@ -10,11 +10,10 @@ use core::ops::Bound;
 
 use crate::chain::{Chain, Versioned};
 use crate::codec::Write;
-use crate::command::Member;
 use crate::map::KeyMap;
 use crate::{
-    Alarm, AlarmBy, Deadline, DirVersion, Ends, FileVersion, Key, Mark, Revision, Store, UnixMs,
-    Value,
+    Alarm, AlarmBy, Deadline, DirVersion, Ends, FileVersion, Key, Mark, Member, Revision, Store,
+    UnixMs, Value,
 };
 
 pub(crate) const HEAD: u8 = 1;
@@ -24,6 +23,7 @@ pub(crate) const FILE: u8 = 4;
 pub(crate) const DIR: u8 = 5;
 pub(crate) const ALARM: u8 = 6;
 pub(crate) const WALLS: u8 = 7;
+pub(crate) const REMOVED: u8 = 8;
 
 /// How far a walk has come.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Head {
     pub leases: Vec<(i64, i64)>,
     /// The members.
     pub members: Vec<Member>,
+    /// Ids of members that left.
+    pub removed: Vec<u64>,
     /// The alarms raised.
     pub alarms: Vec<(Alarm, AlarmBy)>,
 }
@@ -69,6 +71,7 @@ impl Store {
             compacted: self.compacted,
             leases: lengths.collect(),
             members: self.members.values().cloned().collect(),
+            removed: self.removed.iter().copied().collect(),
             alarms: self
                 .alarms
                 .iter()
@@ -234,6 +237,12 @@ impl Head {
             row.clear();
             row.u8(MEMBER);
             member.encode(&mut row);
+            out(&row);
+        }
+        for id in &self.removed {
+            row.clear();
+            row.u8(REMOVED);
+            row.u64(*id);
             out(&row);
         }
         for (alarm, by) in &self.alarms {

@@ -10,10 +10,13 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use quorate_store::command::{
-    Blob, Body, Compare, DeleteRange, Draft, Member, Op, Operand, Put, Range, Relation, RequestId,
-    Sort, SortTarget, Txn,
+    Blob, Body, Compare, DeleteRange, Draft, Op, Operand, Put, Range, Relation, RequestId, Sort,
+    SortTarget, Txn,
 };
-use quorate_store::{Alarm, AlarmBy, AlarmKind, ClusterTime, Command, KeyRange, UnixMs, tree};
+use quorate_store::{
+    Alarm, AlarmBy, AlarmKind, ClusterTime, Command, KeyRange, Life, MemberChange, Role, UnixMs,
+    tree,
+};
 use support::{World, everything, load, rows};
 
 const ID: RequestId = RequestId {
@@ -250,17 +253,45 @@ fn bodies() -> Vec<(&'static str, Body)> {
             alarm(AlarmKind::Corrupt, false, AlarmBy::Client),
         ),
     ];
-    all.push((
-        "publish",
-        Body::Publish(Member {
-            id: 0x8e9e_05c5_2164_694d,
-            name: "default".to_owned(),
-            peer_urls: vec!["http://localhost:2380".to_owned()],
-            client_urls: vec!["http://a:2379".to_owned(), "http://b:2379".to_owned()],
-        }),
-    ));
+    all.extend(member_changes().map(|(name, change)| {
+        let id = 0x8e9e_05c5_2164_694d;
+        (name, Body::Member { id, change })
+    }));
     all.extend(tree_bodies());
     all
+}
+
+fn member_changes() -> [(&'static str, MemberChange); 5] {
+    let urls = |text: &str| vec![text.to_owned()];
+    [
+        (
+            "add a member",
+            MemberChange::Add {
+                peer_urls: urls("http://localhost:2380"),
+                role: Role::Joining,
+                max_learners: 1,
+            },
+        ),
+        ("remove a member", MemberChange::Remove),
+        (
+            "update a member",
+            MemberChange::Update {
+                peer_urls: urls("http://localhost:2380"),
+            },
+        ),
+        ("promote a member", MemberChange::Promote),
+        (
+            "publish",
+            MemberChange::Publish {
+                name: "default".to_owned(),
+                client_urls: vec!["http://a:2379".to_owned(), "http://b:2379".to_owned()],
+                life: Life {
+                    directory: 0x1234_5678_9abc_def0_0fed_cba9_8765_4321,
+                    incarnation: 3,
+                },
+            },
+        ),
+    ]
 }
 
 fn tree_bodies() -> Vec<(&'static str, Body)> {
@@ -392,9 +423,16 @@ fn lived() -> World {
     };
     let mut done: Vec<Body> = bodies()
         .into_iter()
-        .filter(|(name, _)| matches!(*name, "publish" | "grant"))
+        .filter(|(name, _)| matches!(*name, "add a member" | "publish" | "grant"))
         .map(|(_, body)| body)
         .collect();
+    let leaver = |change| Body::Member { id: 5, change };
+    let add = MemberChange::Add {
+        peer_urls: vec!["http://b:2380".to_owned()],
+        role: Role::Learner,
+        max_learners: 1,
+    };
+    done.extend([leaver(add), leaver(MemberChange::Remove)]);
     done.extend([
         Body::Put(put("gone", "before the compaction")),
         Body::Put(put("a", "1")),

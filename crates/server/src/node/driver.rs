@@ -174,6 +174,11 @@ impl Driver {
                         });
                     }
                     Effect::Apply(batch) => inputs.push_back(self.apply(&batch)?),
+                    Effect::Send { .. } | Effect::SendState { .. } => {}
+                    Effect::NotDone { first, last, why } => {
+                        let mut inbox = self.shared.inbox();
+                        inbox.waiters.not_done(first..=last, why);
+                    }
                     Effect::ReadReady { ids, index } => {
                         self.reads.confirm(&ids, index);
                     }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use quorate_log::{Config as JournalConfig, DiskError, DiskErrorKind, Identity, LogError};
-use quorate_replica::{Halt, Machine, Opened, Replica, Settings};
-use quorate_store::command::{Body, Member};
-use quorate_store::{Alarm, AlarmBy, AlarmKind};
+use quorate_replica::{Halt, Machine, Opened, Replica, Settings, has_no_state, write_genesis};
+use quorate_store::command::Body;
+use quorate_store::{Alarm, AlarmBy, AlarmKind, MemberChange, Refusal};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -59,6 +59,11 @@ pub enum OpenError {
     /// What is on disk could not be read back.
     #[error(transparent)]
     Read(#[from] quorate_replica::OpenError),
+    /// The cluster does not take this member back.
+    #[error(
+        "the cluster refuses this member: {0}; remove it, and add it again with an empty directory"
+    )]
+    Refused(Refusal),
     /// The member ran, but did not get to serve.
     #[error("the member did not become ready: {0}")]
     NotReady(#[from] Unavailable),
@@ -185,6 +190,8 @@ impl Running {
         let ticks = config.election_timeout.as_millis().div_ceil(tick);
         let boot = opened.boot(Settings {
             member: identity.member,
+            incarnation: identity.incarnation,
+            strict_reconfig: true,
             election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
             tick_ms: tick as u64,
             seed: u64::from_le_bytes(random().map_err(OpenError::Entropy)?),
@@ -204,6 +211,7 @@ impl Running {
         Arc::new(Shared {
             cluster_id: identity.cluster,
             member_id: identity.member,
+            directory: identity.directory,
             incarnation: identity.incarnation,
             started: Instant::now(),
             started_wall: super::wall(),
@@ -231,15 +239,14 @@ impl Running {
         node.read_index().await?;
         let config = node.config();
         let texts = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect();
-        let member = Member {
-            id: node.member_id(),
+        let id = node.member_id();
+        let change = MemberChange::Publish {
             name: config.name.clone(),
-            peer_urls: texts(&config.advertise_peer_urls),
             client_urls: texts(&config.advertise_client_urls),
+            life: node.life(),
         };
-        if node.machine().store().members().get(&member.id) != Some(&member) {
-            node.propose(Body::Publish(member)).await?;
-        }
+        let outcome = node.propose(Body::Member { id, change }).await?;
+        outcome.result.map_err(OpenError::Refused)?;
         tracing::info!(
             name = config.name,
             "published local member to cluster through raft"
@@ -277,13 +284,20 @@ fn prepare(path: &Path) -> Result<DirLock, OpenError> {
 /// Reads who this directory is, or makes it this member's.
 fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
     if let Some(mut identity) = Identity::load(disk)? {
+        // A crash may have come between this and the first state.
+        if has_no_state(disk)? {
+            write_genesis(disk.clone(), identity.directory, config.first_members())?;
+        }
         identity.raise(disk)?;
         return Ok(identity);
     }
     let random = random().map_err(OpenError::Entropy)?;
     let (cluster, member) = (config.cluster_id(), config.member_id());
     let journal = JournalConfig::default();
-    let made = Identity::create(disk, journal, random, cluster, member);
+    let made = Identity::create(disk, journal, random, cluster, member).and_then(|identity| {
+        write_genesis(disk.clone(), identity.directory, config.first_members())?;
+        Ok(identity)
+    });
     made.map_err(|error| match error {
         LogError::Disk(error) | LogError::Full(error) if error.kind == DiskErrorKind::Full => {
             OpenError::NoRoom {

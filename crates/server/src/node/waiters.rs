@@ -3,8 +3,10 @@
 //! Counters rise by one, so the waiters stand in a queue by counter: finding one is arithmetic.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
+use quorate_replica::NotDone;
 use quorate_store::Outcome;
 use tokio::sync::oneshot;
 
@@ -79,6 +81,15 @@ impl Waiters {
             let _ = sender.send(answer);
         }
         self.forget_answered();
+    }
+
+    /// Tells those that their requests did not happen and never will.
+    pub(super) fn not_done(&mut self, counters: RangeInclusive<u64>, why: NotDone) {
+        let first = (*counters.start()).max(self.first);
+        let last = (*counters.end()).min(self.next_counter() - 1);
+        for counter in first..=last {
+            self.answer(counter, Err(Unavailable::NotDone(why)));
+        }
     }
 
     /// Tells those who have waited too long.

@@ -17,7 +17,7 @@ use quorate_log::{
 };
 use quorate_replica::{Machine, Opened};
 use quorate_store::{
-    AlarmBy, FileVersion, Head, Key, Limit, Revision, Short, Value, ValueAt, file_row,
+    AlarmBy, FileVersion, Head, Key, Limit, Member, Revision, Short, Value, ValueAt, file_row,
 };
 
 use super::read::{Found, ImportStop, Row, StateError};
@@ -161,7 +161,7 @@ fn make(
     let mut keys = Keys::new(journal);
     let last = found.versions(database, &mut |row| Ok(keys.take(row)?))?;
     keys.flush()?;
-    let head = head(&mut found, &mut keys, last, options)?;
+    let head = head(&mut found, &mut keys, last, options, config.first_members())?;
     let mut imported = Imported {
         keys: keys.chains.len(),
         versions: keys.chains.values().map(Vec::len).sum(),
@@ -193,6 +193,7 @@ fn head(
     keys: &mut Keys,
     last: u64,
     options: Options,
+    members: Vec<Member>,
 ) -> Result<Head, ImportError> {
     let ours = found.ours.map_or(0, |ours| ours.revision.get());
     let compacted = u64::try_from(found.compacted).unwrap_or(0);
@@ -219,8 +220,8 @@ fn head(
             .iter()
             .map(|(id, ttl_s)| (*id, *ttl_s))
             .collect(),
-        // The restored member makes itself known when it starts.
-        members: Vec::new(),
+        members,
+        removed: Vec::new(),
         // A client's to clear, for the members that they are about are gone.
         alarms: found
             .alarms

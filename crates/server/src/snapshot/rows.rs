@@ -5,8 +5,8 @@ use prost::Message;
 use prost::encoding::{encoded_len_varint, key_len};
 use quorate_proto::etcdserverpb::{AlarmMember, AlarmType};
 use quorate_proto::mvccpb::KeyValue;
+use quorate_store::Member;
 use quorate_store::codec::{DecodeError, Read, Write};
-use quorate_store::command::Member;
 use quorate_store::{
     Action, Alarm, AlarmKind, ClusterTime, Deadline, FileVersion, Mark, Revision, UnixMs,
     ValueError, Values,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, Response, StatusCode};
-use quorate_store::command::Member;
+use quorate_store::Member;
 
 use super::{CLUSTER_ID, cluster_id, json, json_response, method_not_allowed, plain};
 use crate::config::version::{API_VERSION, CLUSTER_VERSION};

@@ -5,7 +5,7 @@ use quorate_proto::etcdserverpb::{
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, cluster_server::Cluster,
 };
-use quorate_store::{Revision, command};
+use quorate_store::{Revision, Role};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, status};
@@ -56,12 +56,12 @@ impl Cluster for Api {
     }
 }
 
-fn member(member: &command::Member) -> Member {
+fn member(member: &quorate_store::Member) -> Member {
     Member {
         id: member.id,
         name: member.name.clone(),
         peer_ur_ls: member.peer_urls.clone(),
         client_ur_ls: member.client_urls.clone(),
-        is_learner: false,
+        is_learner: member.role != Role::Voter,
     }
 }

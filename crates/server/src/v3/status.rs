@@ -2,6 +2,7 @@
 //!
 //! Source: spec/v3-api.md §2.14.
 
+use quorate_replica::NotDone;
 use quorate_store::{ReadError, Refusal, Reply, ValueError};
 use tonic::{Code, Status};
 
@@ -9,6 +10,8 @@ use crate::arrival::Broken;
 use crate::node::Unavailable;
 
 pub(super) const COMPACTED: &str = "etcdserver: mvcc: required revision has been compacted";
+const NOT_ENOUGH_STARTED: &str =
+    "etcdserver: re-configuration failed due to not enough started members";
 pub(super) const NO_LEADER: &str = "etcdserver: no leader";
 
 /// The client's doing.
@@ -38,6 +41,30 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
             (Code::FailedPrecondition, "etcdserver: lease already exists")
         }
         Refusal::LeaseTtlTooLarge { .. } => (Code::OutOfRange, "etcdserver: too large lease TTL"),
+        Refusal::MemberNotFound { .. } | Refusal::MemberRemoved { .. } => {
+            (Code::NotFound, "etcdserver: member not found")
+        }
+        Refusal::MemberExists => (
+            Code::FailedPrecondition,
+            "etcdserver: member ID already exist",
+        ),
+        Refusal::PeerUrlExists => (
+            Code::FailedPrecondition,
+            "etcdserver: Peer URLs already exists",
+        ),
+        Refusal::TooManyLearners => (
+            Code::FailedPrecondition,
+            "etcdserver: too many learner members in cluster",
+        ),
+        Refusal::NotLearner => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member",
+        ),
+        Refusal::LastVoter => (Code::Unknown, NOT_ENOUGH_STARTED),
+        // Nobody but a member itself makes itself known.
+        Refusal::MemberOtherDirectory | Refusal::MemberOutdated => {
+            return Status::internal(refusal.to_string());
+        }
         Refusal::NoSpace => (
             Code::ResourceExhausted,
             "etcdserver: mvcc: database space exceeded",
@@ -55,8 +82,22 @@ pub(super) fn unavailable(error: &Unavailable) -> Status {
         // etcd declares this code and by an accident sends Unknown.
         Unavailable::TooManyRequests => Status::resource_exhausted("etcdserver: too many requests"),
         Unavailable::NoLeader => no_leader(),
+        Unavailable::NotDone(why) => not_done(*why),
         Unavailable::TimedOut => Status::unavailable("etcdserver: request timed out"),
         Unavailable::Stopped => Status::unavailable("etcdserver: server stopped"),
+    }
+}
+
+/// The leader did not let it into the log.
+fn not_done(why: NotDone) -> Status {
+    match why {
+        NotDone::LeaderChanged => Status::unavailable("etcdserver: leader changed"),
+        NotDone::TooMany => Status::resource_exhausted("etcdserver: too many requests"),
+        NotDone::Unhealthy => Status::unavailable("etcdserver: unhealthy cluster"),
+        NotDone::NotEnoughStarted => Status::unknown(NOT_ENOUGH_STARTED),
+        NotDone::LearnerNotReady => Status::failed_precondition(
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
     }
 }
 

@@ -62,7 +62,7 @@ impl Apply<'_> {
                     }
                 }
             }
-            Body::Tick | Body::Publish(_) => {}
+            Body::Tick | Body::Member { .. } => {}
         }
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Apply<'_> {
             | Body::Alarm { .. }
             | Body::Expire
             | Body::Tick
-            | Body::Publish(_) => return Ok(()),
+            | Body::Member { .. } => return Ok(()),
             Body::DeleteRange(_) | Body::Compact { .. } => true,
             Body::Tree(request) => matches!(
                 request.op,

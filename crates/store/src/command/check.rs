@@ -34,7 +34,7 @@ impl Body {
             | Self::Tree(_)
             | Self::Expire
             | Self::Tick
-            | Self::Publish(_) => Ok(()),
+            | Self::Member { .. } => Ok(()),
         }
     }
 }

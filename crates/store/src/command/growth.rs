@@ -29,7 +29,7 @@ impl Body {
             | Self::Alarm { .. }
             | Self::Expire
             | Self::Tick
-            | Self::Publish(_) => None,
+            | Self::Member { .. } => None,
         }
     }
 }

@@ -4,23 +4,23 @@
 //! W2. A value's bytes are contiguous, behind their length and CRC: the entry is their home on disk.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 pub use crate::codec::DecodeError;
 use crate::codec::{Read, Write};
-use crate::{Alarm, AlarmBy, ClusterTime, KeyEnd, KeyRange, UnixMs, tree};
+use crate::{Alarm, AlarmBy, ClusterTime, KeyEnd, KeyRange, MemberChange, UnixMs, tree};
 
 use super::{
-    Blob, Body, Command, Compare, DeleteRange, Limits, Member, Op, Operand, Put, Range, Relation,
+    Blob, Body, Command, Compare, DeleteRange, Limits, Op, Operand, Put, Range, Relation,
     RequestId, Sort, SortTarget, Txn,
 };
 
 /// The newest format this program writes and reads.
 const FORMAT: u8 = 1;
 /// Where the stamp stands: behind format, kind, level and request id.
-const TIME_AT: usize = 1 + 1 + 2 + 24;
+const ID_AT: usize = 1 + 1 + 2;
+const TIME_AT: usize = ID_AT + 24;
 /// How deep txns may nest: recursion over one fits every thread's stack. [`Body::check`] lets no
 /// deeper one become a command.
 pub(super) const MAX_DEPTH: usize = 128;
@@ -50,13 +50,53 @@ impl Draft {
         out.bytes(b"");
         out.u64(0);
         body.encode(&mut out);
+        Self::with(out, body)
+    }
+
+    fn with(bytes: Vec<u8>, body: &Body) -> Self {
         let revokes = match body {
             Body::LeaseRevoke { id } => Some(*id),
             _ => None,
         };
-        Self {
-            bytes: out,
-            revokes,
+        Self { bytes, revokes }
+    }
+
+    /// A command that another member was asked for, stamped or not.
+    ///
+    /// # Errors
+    /// [`DecodeError`]: it would not be one in the log.
+    pub fn received(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let command = Command::decode(bytes)?;
+        Ok(Self::with(bytes.to_vec(), &command.body))
+    }
+
+    /// Its bytes, not stamped.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from(self.bytes)
+    }
+
+    /// Who asked.
+    pub fn id(&self) -> RequestId {
+        let number = |at: usize| {
+            let bytes = self.bytes[at..at + 8].try_into();
+            u64::from_le_bytes(bytes.expect("eight bytes"))
+        };
+        RequestId {
+            member: number(ID_AT),
+            incarnation: number(ID_AT + 8),
+            counter: number(ID_AT + 16),
+        }
+    }
+
+    /// How it changes who is in the cluster, if that is what it does.
+    pub fn member_change(&self) -> Option<(u64, MemberChange)> {
+        if self.bytes[1] != MEMBER {
+            return None;
+        }
+        let command = Command::decode(&Bytes::copy_from_slice(&self.bytes)).ok()?;
+        match command.body {
+            Body::Member { id, change } => Some((id, change)),
+            _ => None,
         }
     }
 
@@ -144,7 +184,7 @@ const LEASE_REVOKE: u8 = 6;
 const TREE: u8 = 7;
 const EXPIRE: u8 = 8;
 const TICK: u8 = 9;
-const PUBLISH: u8 = 10;
+const MEMBER: u8 = 10;
 const RANGE: u8 = 11;
 const ALARM: u8 = 12;
 
@@ -161,7 +201,7 @@ impl Body {
             Self::Tree(_) => TREE,
             Self::Expire => EXPIRE,
             Self::Tick => TICK,
-            Self::Publish(_) => PUBLISH,
+            Self::Member { .. } => MEMBER,
         }
     }
 
@@ -190,7 +230,10 @@ impl Body {
             }
             Self::Tree(request) => request.encode(out),
             Self::Expire | Self::Tick => {}
-            Self::Publish(member) => member.encode(out),
+            Self::Member { id, change } => {
+                out.u64(*id);
+                change.encode(out);
+            }
         }
     }
 
@@ -215,7 +258,10 @@ impl Body {
             TREE => Self::Tree(tree::Request::decode(read)?),
             EXPIRE => Self::Expire,
             TICK => Self::Tick,
-            PUBLISH => Self::Publish(Member::decode(read)?),
+            MEMBER => Self::Member {
+                id: read.u64()?,
+                change: MemberChange::decode(read)?,
+            },
             _ => return Err(DecodeError::Bad("command kind")),
         })
     }
@@ -444,40 +490,6 @@ impl Range {
             max_mod: read.i64()?,
             min_create: read.i64()?,
             max_create: read.i64()?,
-        })
-    }
-}
-
-impl Member {
-    /// Writes id, name and addresses.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        out.u64(self.id);
-        out.bytes(self.name.as_bytes());
-        for urls in [&self.peer_urls, &self.client_urls] {
-            out.u32(urls.len() as u32);
-            urls.iter().for_each(|url| out.bytes(url.as_bytes()));
-        }
-    }
-
-    /// Reads them.
-    ///
-    /// # Errors
-    /// [`DecodeError`].
-    pub fn decode(read: &mut Read) -> Result<Self, DecodeError> {
-        let id = read.u64()?;
-        let name = read.string()?;
-        let mut urls = [Vec::<String>::new(), Vec::new()];
-        for list in &mut urls {
-            for _ in 0..read.count()? {
-                list.push(read.string()?);
-            }
-        }
-        let [peer_urls, client_urls] = urls;
-        Ok(Self {
-            id,
-            name,
-            peer_urls,
-            client_urls,
         })
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn latest(world: &World, model: &Model) {
     let deadline = model.next_deadline().map(|(at, _)| ClusterTime(at));
     assert_eq!(store.next_deadline(), deadline);
     assert_eq!(*store.members(), model.members);
+    assert_eq!(*store.removed(), model.removed);
 }
 
 /// All kept revisions, history, and what is counted.

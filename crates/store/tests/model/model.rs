@@ -1,13 +1,14 @@
 //! A store as simple as it can be: the whole key space for each revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_store::command::{
-    Body, Compare, DeleteRange, Limits, Member, Op, Operand, Put, Range, Relation, SortTarget, Txn,
+    Body, Compare, DeleteRange, Limits, Op, Operand, Put, Range, Relation, SortTarget, Txn,
 };
 use quorate_store::{
-    KeyEnd, KeyRange, KeyValue, Outcome, RangeReply, Refusal, Reply, Revision, TxnReply, tree,
+    KeyEnd, KeyRange, KeyValue, Member, MemberChange, Outcome, RangeReply, Refusal, Reply,
+    Revision, Role, TxnReply, tree,
 };
 
 /// A key's value and numbers.
@@ -38,6 +39,7 @@ pub(crate) struct Model {
     /// Seconds by id.
     pub(crate) leases: BTreeMap<i64, i64>,
     pub(crate) members: BTreeMap<u64, Member>,
+    pub(crate) removed: BTreeSet<u64>,
     pub(crate) compacted: i64,
 }
 
@@ -48,6 +50,7 @@ impl Default for Model {
             changes: vec![Vec::new(); 2],
             leases: BTreeMap::new(),
             members: BTreeMap::new(),
+            removed: BTreeSet::new(),
             compacted: -1,
         }
     }
@@ -89,7 +92,8 @@ impl Model {
             Body::Tree(request) => work.set(request, now_ms),
             Body::LeaseRevoke { id } => work.revoke(*id),
             Body::Compact { .. } | Body::LeaseGrant { .. } | Body::Expire => Ok(Reply::Done),
-            Body::Tick | Body::Publish(_) => Ok(Reply::Done),
+            Body::Tick => Ok(Reply::Done),
+            Body::Member { id, change } => work.before.change(*id, change).map(|_| Reply::Done),
             // The generator raises none: scripts do.
             Body::Alarm { alarm, .. } => Ok(Reply::Alarm(Some(*alarm))),
         };
@@ -109,8 +113,16 @@ impl Model {
                 self.leases.remove(id);
                 Ok(reply)
             }
-            (Ok(reply), Body::Publish(member)) => {
-                self.members.insert(member.id, member.clone());
+            (Ok(reply), Body::Member { id, change }) => {
+                match self.change(*id, change).expect("it was let through") {
+                    Some(member) => {
+                        self.members.insert(*id, member);
+                    }
+                    None => {
+                        self.members.remove(id);
+                        self.removed.insert(*id);
+                    }
+                }
                 Ok(reply)
             }
             (result, _) => result,
@@ -119,6 +131,88 @@ impl Model {
             revision: Revision::new(self.revision() as u64),
             result,
         }
+    }
+
+    /// What a member is after a change; nothing when it leaves.
+    fn change(&self, id: u64, change: &MemberChange) -> Result<Option<Member>, Refusal> {
+        let taken = |urls: &Vec<String>| {
+            let others = self.members.values().filter(|other| other.id != id);
+            let mut theirs = others.flat_map(|other| &other.peer_urls);
+            theirs.any(|url| urls.contains(url))
+        };
+        let known = self.members.get(&id).cloned();
+        let with = |role| {
+            self.members
+                .values()
+                .filter(move |m| m.role == role)
+                .count()
+        };
+        Ok(match (change, known) {
+            _ if self.removed.contains(&id) => return Err(Refusal::MemberRemoved { id }),
+            (MemberChange::Add { .. }, Some(_)) => return Err(Refusal::MemberExists),
+            (
+                MemberChange::Add {
+                    peer_urls, role, ..
+                },
+                None,
+            ) => {
+                if taken(peer_urls) {
+                    return Err(Refusal::PeerUrlExists);
+                }
+                if *role == Role::Learner && with(Role::Learner) > 0 {
+                    return Err(Refusal::TooManyLearners);
+                }
+                Some(Member {
+                    id,
+                    peer_urls: peer_urls.clone(),
+                    role: *role,
+                    ..Member::default()
+                })
+            }
+            (_, None) => return Err(Refusal::MemberNotFound { id }),
+            (MemberChange::Remove, Some(member)) => {
+                if member.role == Role::Voter && with(Role::Voter) == 1 {
+                    return Err(Refusal::LastVoter);
+                }
+                None
+            }
+            (MemberChange::Update { peer_urls }, Some(_)) if taken(peer_urls) => {
+                return Err(Refusal::PeerUrlExists);
+            }
+            (MemberChange::Update { peer_urls }, Some(member)) => Some(Member {
+                peer_urls: peer_urls.clone(),
+                ..member
+            }),
+            (MemberChange::Promote, Some(member)) if member.role == Role::Voter => {
+                return Err(Refusal::NotLearner);
+            }
+            (MemberChange::Promote, Some(member)) => Some(Member {
+                role: Role::Voter,
+                ..member
+            }),
+            (
+                MemberChange::Publish {
+                    name,
+                    client_urls,
+                    life,
+                },
+                Some(member),
+            ) => {
+                if member.life.directory != 0 && member.life.directory != life.directory {
+                    return Err(Refusal::MemberOtherDirectory);
+                }
+                if life.incarnation < member.life.incarnation {
+                    return Err(Refusal::MemberOutdated);
+                }
+                let (name, client_urls, life) = (name.clone(), client_urls.clone(), *life);
+                Some(Member {
+                    name,
+                    client_urls,
+                    life,
+                    ..member
+                })
+            }
+        })
     }
 
     fn compact(&mut self, asked: i64) -> Result<Reply, Refusal> {

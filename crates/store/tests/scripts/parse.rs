@@ -24,9 +24,9 @@
 
 use bytes::Bytes;
 use quorate_store::command::{
-    Blob, Body, Compare, DeleteRange, Limits, Member, Op, Operand, Put, Range, Relation, Sort, Txn,
+    Blob, Body, Compare, DeleteRange, Limits, Op, Operand, Put, Range, Relation, Sort, Txn,
 };
-use quorate_store::{Alarm, AlarmBy, AlarmKind, KeyRange, Refusal, tree};
+use quorate_store::{Alarm, AlarmBy, AlarmKind, KeyRange, Life, MemberChange, Refusal, Role, tree};
 
 /// What a line asks for.
 pub(crate) enum Command {
@@ -196,7 +196,7 @@ fn command(lines: &mut &[&str]) -> Read<Command> {
         "tick" => Command::Body(Some(words.size()? as u64), Body::Tick),
         "expire" => Command::Body(Some(words.size()? as u64), Body::Expire),
         "alarm" => alarm(&mut words)?.into(),
-        "publish" => Body::Publish(member(&mut words)?).into(),
+        "member" => member(&mut words)?.into(),
         "set" | "mkdir" | "rm" => Body::Tree(tree(name, &mut words)?).into(),
         "purge" => Command::Purge(words.size()?),
         "history" => Command::History(words.size()? as u64),
@@ -366,15 +366,36 @@ fn tree(name: &str, words: &mut Words<'_>) -> Read<tree::Request> {
     Ok(tree::Request { path, op })
 }
 
-fn member(words: &mut Words<'_>) -> Read<Member> {
+fn member(words: &mut Words<'_>) -> Read<Body> {
+    let what = words.next()?.to_owned();
     let mut urls = |name| words.option(name).map(str::to_owned).into_iter().collect();
     let (peer_urls, client_urls) = (urls("peer"), urls("client"));
-    Ok(Member {
-        id: words.number()? as u64,
-        name: words.next()?.to_owned(),
-        peer_urls,
-        client_urls,
-    })
+    let learner = words.option("role") == Some("learner");
+    let id = words.number()? as u64;
+    let change = match &what[..] {
+        "add" => MemberChange::Add {
+            peer_urls,
+            role: if learner {
+                Role::Learner
+            } else {
+                Role::Joining
+            },
+            max_learners: 1,
+        },
+        "remove" => MemberChange::Remove,
+        "update" => MemberChange::Update { peer_urls },
+        "promote" => MemberChange::Promote,
+        "publish" => MemberChange::Publish {
+            name: words.next()?.to_owned(),
+            client_urls,
+            life: Life {
+                directory: words.number()? as u128,
+                incarnation: words.number()? as u64,
+            },
+        },
+        _ => return wrong(format!("what is {what:?}?")),
+    };
+    Ok(Body::Member { id, change })
 }
 
 fn key_range(word: &str) -> Read<KeyRange> {

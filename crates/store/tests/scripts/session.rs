@@ -184,7 +184,8 @@ fn show(world: &World, what: &str) -> Result<String, String> {
         "members" => store
             .members()
             .values()
-            .try_for_each(|member| writeln!(out, "{member:?}")),
+            .try_for_each(|member| writeln!(out, "{member:?}"))
+            .and_then(|()| writeln!(out, "removed {:?}", store.removed())),
         "alarms" => store.alarms().iter().try_for_each(|(alarm, by)| match by {
             AlarmBy::Client => writeln!(out, "{alarm:?}"),
             AlarmBy::Member => writeln!(out, "{alarm:?} by itself"),

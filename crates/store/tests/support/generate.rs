@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use quorate_store::command::{
-    Blob, Body, Compare, DeleteRange, Member, Op, Operand, Put, Range, Relation, Sort, SortTarget,
-    Txn,
+    Blob, Body, Compare, DeleteRange, Op, Operand, Put, Range, Relation, Sort, SortTarget, Txn,
 };
-use quorate_store::{KeyRange, tree};
+use quorate_store::{KeyRange, Life, MemberChange, Role, tree};
 
 use super::Chance;
 
@@ -40,7 +39,7 @@ impl Generator<'_> {
             86..94 => Body::Tree(self.set()),
             94..97 => Body::Expire,
             97..99 => Body::Tick,
-            _ => Body::Publish(self.member()),
+            _ => self.member(),
         }
     }
 
@@ -190,13 +189,27 @@ impl Generator<'_> {
         }
     }
 
-    fn member(&mut self) -> Member {
-        let id = 1 + self.chance.below(3);
-        Member {
-            id,
-            name: format!("member {id}"),
-            peer_urls: vec![format!("http://127.0.0.1:{}", self.chance.below(9))],
-            client_urls: Vec::new(),
-        }
+    fn member(&mut self) -> Body {
+        let id = 1 + self.chance.below(5);
+        let peer_urls = vec![format!("http://127.0.0.1:{}", self.chance.below(9))];
+        let change = match self.chance.below(6) {
+            0 | 1 => MemberChange::Add {
+                peer_urls,
+                role: self.chance.pick(&[Role::Learner, Role::Joining]),
+                max_learners: 1,
+            },
+            2 => MemberChange::Update { peer_urls },
+            3 => MemberChange::Promote,
+            4 if self.chance.one_in(4) => MemberChange::Remove,
+            _ => MemberChange::Publish {
+                name: format!("member {id}"),
+                client_urls: Vec::new(),
+                life: Life {
+                    directory: u128::from(self.chance.below(8).min(1)),
+                    incarnation: self.chance.below(3),
+                },
+            },
+        };
+        Body::Member { id, change }
     }
 }

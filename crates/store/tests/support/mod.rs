@@ -171,6 +171,7 @@ pub(crate) fn everything(store: &Store, log: &FakeLog) -> String {
     let _ = writeln!(out, "leases {:?}", store.leases());
     let _ = writeln!(out, "deadline {:?}", store.next_deadline());
     let _ = writeln!(out, "members {:?}", store.members());
+    let _ = writeln!(out, "removed {:?}", store.removed());
     let _ = writeln!(out, "alarms {:?}", store.alarms());
     out
 }
