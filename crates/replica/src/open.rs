@@ -227,9 +227,18 @@ impl<D> Opened<D> {
 
     /// What [`crate::Replica::new`] starts from. Takes the recovered entries.
     pub fn boot(&mut self, settings: Settings) -> Boot {
-        // What a checkpoint of a fresh cluster stands for, or nothing at all.
-        let (applied, term) = self.machine.applied();
-        let mut hard = self.recovered.hard;
+        let mut boot = Boot::behind(&self.machine, self.recovered.hard, settings);
+        let mut entries = std::mem::take(&mut self.recent.entries);
+        entries.extend(std::mem::take(&mut self.recovered.entries));
+        (boot.start, boot.entries) = (self.recent.start, entries.into());
+        boot
+    }
+}
+
+impl Boot {
+    /// Behind a state, with no entries: as a member starts that has just received it.
+    pub fn behind(machine: &Machine, mut hard: HardState, settings: Settings) -> Self {
+        let (applied, term) = machine.applied();
         if hard.term < term {
             hard = HardState {
                 term,
@@ -239,30 +248,25 @@ impl<D> Opened<D> {
         }
         // A state that was received is ahead of the log.
         hard.commit = hard.commit.max(applied);
-        let mut entries = std::mem::take(&mut self.recent.entries);
-        entries.extend(std::mem::take(&mut self.recovered.entries));
-        let store = self.machine.store();
-        Boot {
+        let store = machine.store();
+        let leases = store.leases().iter();
+        Self {
             member: settings.member,
             incarnation: settings.incarnation,
             voters: store.voters().collect(),
             learners: store.learners().collect(),
-            seats: self.machine.seats(),
+            seats: machine.seats(),
             strict_reconfig: settings.strict_reconfig,
             election_ticks: settings.election_ticks,
             tick_ms: settings.tick_ms,
             seed: settings.seed,
             hard,
-            start: self.recent.start,
-            entries: entries.into(),
-            applied: self.machine.applied().0,
-            time: self.machine.time(),
+            start: (applied, term),
+            entries: Vec::new(),
+            applied,
+            time: machine.time(),
             now: settings.now,
-            leases: store
-                .leases()
-                .iter()
-                .map(|(id, l)| (*id, l.ttl_s))
-                .collect(),
+            leases: leases.map(|(id, lease)| (*id, lease.ttl_s)).collect(),
             next_deadline: store.next_deadline(),
         }
     }

@@ -105,6 +105,11 @@ pub enum Input {
         /// To whom.
         member: u64,
     },
+    /// It is reached again.
+    Reachable {
+        /// Who.
+        member: u64,
+    },
     /// The transfer of the state has ended.
     StateSent {
         /// To whom.
@@ -269,6 +274,8 @@ pub struct Replica {
     committed_before: u64,
     applied: u64,
     heard: BTreeMap<u64, Monotonic>,
+    /// Members that nothing can be sent to: commands wait here rather than get lost.
+    down: BTreeSet<u64>,
 }
 
 /// Linearizable reads on their way.
@@ -333,6 +340,7 @@ impl Replica {
             committed_before: 0,
             applied: boot.applied,
             heard: BTreeMap::new(),
+            down: BTreeSet::new(),
             core: Core::new(boot)?,
         };
         if replica.core.is_lone_voter() {
@@ -433,7 +441,13 @@ impl Replica {
             }
             Input::Applied(notice) => self.applied(now, &notice, out)?,
             Input::Peer { from, frame } => self.receive(now, from, frame, out)?,
-            Input::Unreachable { member } => self.core.unreachable(member),
+            Input::Unreachable { member } => {
+                self.down.insert(member);
+                self.core.unreachable(member);
+            }
+            Input::Reachable { member } => {
+                self.down.remove(&member);
+            }
             Input::StateSent { member, ok } => self.core.state_sent(member, ok),
             Input::Transfer { member } => self.core.transfer(member),
             Input::Installing(installing) => self.core.set_installing(installing),
@@ -687,7 +701,8 @@ impl Replica {
 
     /// A follower's clients' commands go to the leader, in the order in which they came.
     fn forward_held(&mut self, out: &mut Vec<Effect>) {
-        let Some(leader) = self.core.leader().filter(|id| *id != self.member) else {
+        let leader = self.core.leader().filter(|id| *id != self.member);
+        let Some(leader) = leader.filter(|id| !self.down.contains(id)) else {
             return;
         };
         while !self.held.is_empty() {

@@ -24,8 +24,8 @@ const VALUE: u8 = 1;
 const ROW: u8 = 2;
 const END: u8 = 3;
 
-/// A state on its way out.
-#[derive(Debug)]
+/// A state on its way out. A copy goes on from the same place.
+#[derive(Clone, Debug)]
 pub struct Sending {
     index: u64,
     term: u64,

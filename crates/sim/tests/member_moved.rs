@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_log::{
     Config, Disk, Entry, EntryKind, HardState, Identity, Journal, Moved, segment_name,
 };
-use quorate_replica::Opened;
+use quorate_replica::{Opened, write_genesis};
 use quorate_sim::disk::SimDisk;
 use quorate_store::command::{Blob, Body, Draft, Put, RequestId};
 use quorate_store::{ClusterTime, Store, UnixMs, ValueAt, ValueError, Values};
@@ -83,6 +83,7 @@ fn a_copy_is_the_home_of_its_value_after_a_restart() {
         .expect("it is written");
     journal.sync().expect("it is synced");
     drop(journal);
+    write_genesis(disk.clone(), directory, []).expect("it is written");
     let log = Log(disk.clone());
     let opened = Opened::read(disk, directory, CONFIG, &log, &mut |_| {}).expect("it opens");
     let store = opened.machine.store();

@@ -5,6 +5,7 @@
 //!
 //! The bytes are in docs/formats/state.md.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Bound;
 
@@ -26,9 +27,9 @@ pub(crate) const WALLS: u8 = 7;
 pub(crate) const REMOVED: u8 = 8;
 
 /// How far a walk has come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cursor {
-    head: Head,
+    head: Arc<Head>,
     stage: Stage,
     /// Ends with the stage that it began with.
     one_stage: bool,
@@ -51,7 +52,7 @@ pub struct Head {
     pub alarms: Vec<(Alarm, AlarmBy)>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Stage {
     Head,
     /// Clock times of the revisions behind this one.
@@ -79,7 +80,7 @@ impl Store {
                 .collect(),
         };
         Cursor {
-            head,
+            head: Arc::new(head),
             stage: Stage::Head,
             one_stage: false,
         }
@@ -201,7 +202,7 @@ impl Cursor {
             ..Head::default()
         };
         Self {
-            head,
+            head: Arc::new(head),
             stage,
             one_stage: true,
         }
