@@ -398,6 +398,11 @@ impl Replica {
         able.max_by_key(|peer| peer.matched).map(|peer| peer.member)
     }
 
+    /// The last entry of the log.
+    pub fn last_index(&self) -> u64 {
+        self.core.last_index()
+    }
+
     /// Term, vote and commit index, for a member that starts anew from a received state.
     pub fn hard(&self) -> quorate_log::HardState {
         self.core.hard()

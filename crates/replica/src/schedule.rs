@@ -38,6 +38,12 @@ impl CheckpointSchedule {
         }
     }
 
+    /// Another state has taken this one's place, with its checkpoint.
+    pub fn installed(&mut self, index: u64, position: Position, bytes: u64) {
+        *self = Self::new(self.least_growth, index, Some(position), 0);
+        self.threshold = self.least_growth.max(bytes);
+    }
+
     /// Notes what goes to the log.
     pub fn grew(&mut self, entries: &[Entry]) {
         self.grown += entries.iter().map(log_bytes).sum::<u64>();

@@ -145,6 +145,11 @@ impl Receiving {
         (self.index, self.term)
     }
 
+    /// Whether the end has come.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// The values in a frame, for the log; then [`Self::take`] is told where they came to stand.
     ///
     /// # Errors

@@ -14,8 +14,9 @@ mod render;
 mod text;
 mod tree;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
@@ -54,6 +55,14 @@ impl Counter {
     pub(crate) fn set(&self, count: u64) {
         self.0.store(count, Relaxed);
     }
+}
+
+/// Bytes to and from other members, by their ids.
+type PeerBytes = Mutex<BTreeMap<u64, u64>>;
+
+fn count(peers: &PeerBytes, member: u64, bytes: u64) {
+    let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+    *peers.entry(member).or_default() += bytes;
 }
 
 /// Counts while it lives.
@@ -98,6 +107,8 @@ pub(crate) struct Metrics {
     checkpoint_bytes: Counter,
     /// Bytes of values copied out of sparse segments.
     pub(crate) bytes_moved: Counter,
+    peers_received: PeerBytes,
+    peers_sent: PeerBytes,
     applied: Applied,
 }
 
@@ -132,6 +143,16 @@ pub(crate) const CHECKS: [(&str, &str); 5] = [
 ];
 
 impl Metrics {
+    /// Bytes went to a peer.
+    pub(crate) fn peer_sent(&self, member: u64, bytes: u64) {
+        count(&self.peers_sent, member, bytes);
+    }
+
+    /// Bytes came from a peer.
+    pub(crate) fn peer_received(&self, member: u64, bytes: u64) {
+        count(&self.peers_received, member, bytes);
+    }
+
     /// Counts a watch stream as long as the answer lives.
     pub(crate) fn open_watch_stream(self: &Arc<Self>) -> Open {
         self.open(|metrics| &metrics.watch_streams)

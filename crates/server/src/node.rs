@@ -8,12 +8,15 @@
 //!     [`Unavailable`]; nothing repeats it (P1).
 //! N2. Hubs hear of changes before the write lock of their apply is given back.
 
+mod asks;
 mod checkpoint;
 mod compaction;
 mod driver;
 mod history;
 mod hold;
+mod install;
 mod open;
+mod peers;
 mod reclaim;
 mod space;
 mod values;
@@ -23,7 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use quorate_log::DirectoryId;
-use quorate_replica::{LeaseAnswer, Machine, Monotonic, NotDone, Now, Replica};
+use quorate_replica::{Machine, Monotonic, NotDone, Now, Replica};
 use quorate_store::command::{Body, Draft, RequestId};
 use quorate_store::{Life, Outcome, UnixMs};
 use tokio::sync::{Notify, oneshot, watch};
@@ -35,6 +38,7 @@ use waiters::Waiters;
 
 pub(crate) use open::random;
 pub use open::{OpenError, Running};
+pub(crate) use peers::PeerInput;
 pub(crate) use values::Waits;
 
 /// Requests that wait at once; one more is refused.
@@ -119,6 +123,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     disk_times: DiskTimes,
     space: space::Space,
+    peers: peers::Peers,
 }
 
 /// What waits for the driver's next turn.
@@ -126,6 +131,9 @@ struct Shared {
 struct Inbox {
     drafts: Vec<Draft>,
     reads: Vec<oneshot::Sender<()>>,
+    peers: Vec<PeerInput>,
+    /// Bytes of the frames in them.
+    frame_bytes: usize,
     done: Vec<Result<Vec<crate::disk::Persisted>, crate::disk::DiskFailure>>,
     waiters: Waiters,
     /// No more requests are taken.
@@ -284,34 +292,6 @@ impl Node {
         })
     }
 
-    /// Gives a lease its full time again: its length in seconds; `None` if it is unknown or over.
-    ///
-    /// # Errors
-    /// [`Unavailable::NoLeader`].
-    pub async fn renew(&self, lease: i64) -> Result<Option<i64>, Unavailable> {
-        let mut replica = self.0.replica();
-        if !replica.leads() {
-            return Err(Unavailable::NoLeader);
-        }
-        let renewed = replica.renew(self.0.now(), lease);
-        if renewed.is_some() {
-            self.0.metrics.leases_renewed.one();
-        }
-        Ok(renewed)
-    }
-
-    /// What is left of a lease; `None` if it is unknown.
-    ///
-    /// # Errors
-    /// [`Unavailable::NoLeader`].
-    pub async fn lease_left(&self, lease: i64) -> Result<Option<LeaseAnswer>, Unavailable> {
-        let replica = self.0.replica();
-        if !replica.leads() {
-            return Err(Unavailable::NoLeader);
-        }
-        Ok(replica.lease_left(self.0.now(), lease))
-    }
-
     /// The leases, soonest to end first.
     pub fn leases_by_end(&self) -> Vec<i64> {
         self.0.replica().leases_by_end()
@@ -331,6 +311,34 @@ impl Node {
             .ok()
             .and_then(|reason| reason.clone())
             .unwrap_or_default()
+    }
+
+    /// Hands leadership over, if this member has it and another one can take it: then nobody waits for
+    /// an election when it stops.
+    pub(crate) async fn hand_over(&self) {
+        let successor = {
+            let replica = self.0.replica();
+            let leads = replica.status().leader == Some(self.0.member_id);
+            leads.then(|| replica.successor(self.0.now())).flatten()
+        };
+        if let Some(member) = successor {
+            // A leader that cannot is followed by an election, as if it had died.
+            let _ = self.transfer(member).await;
+        }
+    }
+
+    /// Has `member` lead, if this one does and that one can: whether it came so in time.
+    pub(crate) async fn transfer(&self, member: u64) -> bool {
+        self.peer_input(PeerInput::Transfer(member));
+        let deadline = Instant::now() + self.config().election_timeout;
+        while Instant::now() < deadline {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            let leader = self.0.replica().status().leader;
+            if leader == Some(member) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Waits until the member takes no more requests, which ends what is open for long.
@@ -392,8 +400,10 @@ impl Shared {
         inbox.closed = true;
         inbox.drafts.clear();
         inbox.reads.clear();
+        inbox.peers.clear();
         inbox.waiters.close();
         drop(inbox);
+        self.peers.links.close();
         self.tree_hub.close();
         self.closed.send_replace(true);
     }

@@ -38,6 +38,8 @@ use crate::{metrics, output, peer, systemd, v2, v3};
 /// A peer that is silent for this long is asked whether it is still there, and asked again: one that
 /// vanished without a word would keep its connection, and its watches, for ever.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long a leader is waited for before clients are served without one.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long open requests may take when the server stops.
 const GRACE: Duration = Duration::from_secs(2);
 /// What a client may send ahead on one stream and on one connection, in bytes.
@@ -98,6 +100,7 @@ pub async fn run(
     let metrics = bind(&config.listen_metrics_urls).await?;
     let running = Running::start(config).await?;
     let node = running.node.clone();
+    let mut stop = pin!(stop);
     let (closing, closed) = watch::channel(false);
     let mut listeners = JoinSet::new();
     let v3 = v3::services(node.clone(), node.config().watch_progress_interval);
@@ -108,36 +111,61 @@ pub async fn run(
         room: Room::new(&node),
     });
     let grant = |role| (app.clone(), role, closed.clone());
-    for (listener, role) in clients
-        .into_iter()
-        .map(|listener| (listener, Role::Client))
-        .chain(peers.into_iter().map(|listener| (listener, Role::Peer)))
-        .chain(
-            metrics
-                .into_iter()
-                .map(|listener| (listener, Role::Metrics)),
-        )
-    {
-        let (app, role, closed) = grant(role);
-        listeners.spawn(accept(listener, app, role, closed));
-    }
-    tracing::info!("ready to serve client requests");
-    let urls: Vec<String> = node
-        .config()
-        .listen_client_urls
-        .iter()
-        .map(|listen| listen.url.to_string())
-        .collect();
-    tracing::info!(
-        address = urls.join(","),
-        "serving client traffic insecurely; this is strongly discouraged!"
-    );
-    systemd::notify_ready();
-    ready(&node);
-    let halted = tokio::select! {
-        () = stop => None,
-        reason = node.halted() => Some(reason),
+    let mut listen = |sockets: Vec<TcpListener>, role| {
+        for socket in sockets {
+            let (app, role, closed) = grant(role);
+            listeners.spawn(accept(socket, app, role, closed));
+        }
     };
+    // The others must reach this member before there can be a leader.
+    listen(peers, Role::Peer);
+    listen(metrics, Role::Metrics);
+    let halted = {
+        let mut publishing = pin!(running.publish());
+        let mut is_published = false;
+        let patience = tokio::time::sleep(PATIENCE);
+        let early = tokio::select! {
+            published = &mut publishing => { published?; is_published = true; None }
+            () = patience => {
+                tracing::warn!(
+                    "no leader yet: serving what needs none, until a majority of the members is there"
+                );
+                None
+            }
+            () = &mut stop => Some(None),
+            reason = node.halted() => Some(Some(reason)),
+        };
+        match early {
+            Some(halted) => halted,
+            None => {
+                listen(clients, Role::Client);
+                tracing::info!("ready to serve client requests");
+                let urls: Vec<String> = node
+                    .config()
+                    .listen_client_urls
+                    .iter()
+                    .map(|listen| listen.url.to_string())
+                    .collect();
+                tracing::info!(
+                    address = urls.join(","),
+                    "serving client traffic insecurely; this is strongly discouraged!"
+                );
+                systemd::notify_ready();
+                ready(&node);
+                loop {
+                    tokio::select! {
+                        () = &mut stop => break None,
+                        reason = node.halted() => break Some(reason),
+                        published = &mut publishing, if !is_published => {
+                            published?;
+                            is_published = true;
+                        }
+                    }
+                }
+            }
+        }
+    };
+    node.hand_over().await;
     systemd::notify_stopping();
     closing.send_replace(true);
     running.stop().await;
@@ -303,6 +331,27 @@ async fn connection(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_OUTPUT_BYTES);
+    if matches!(role, Role::Peer) {
+        // What becomes of it after the upgrade is written at once.
+        let mut serving =
+            pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let mut told = pin!(told(&mut closed).fuse());
+        let mut patience = Patience::default();
+        let served = poll_fn(|context| {
+            if told.as_mut().poll(context).is_ready() {
+                serving.as_mut().graceful_shutdown();
+            }
+            let served = serving.as_mut().poll(context);
+            if served.is_pending() && patience.poll_over(&stage, context).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            served
+        });
+        if let Err(error) = served.await {
+            tracing::debug!(%error, %from, "a peer's connection ended");
+        }
+        return;
+    }
     let (read, write) = stream.into_split();
     let (gathered, output) = output::gather(Mended::new(read, stage.clone()), write);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(gathered), service));
@@ -348,7 +397,7 @@ impl App {
             Role::Client => {
                 v2::handle_with(self.node.clone(), self.gateway.as_ref(), request).await
             }
-            Role::Peer => peer::handle(&self.node, &request),
+            Role::Peer => peer::handle(&self.node, request),
             Role::Metrics => {
                 let answer = v2::observe(&self.node, request.method(), request.uri()).await;
                 answer.unwrap_or_else(v2::not_found)

@@ -123,6 +123,15 @@ impl Hub {
         }
     }
 
+    /// Tells every watcher to look at history from `from` on: another state has taken this one's
+    /// place, and what lies between is in its history, or compacted there.
+    pub fn publish_all(&self, from: Revision) {
+        let index = self.index();
+        let tell = |marks: &Marks| marks.iter().for_each(|mark| mark.tell(from));
+        index.points.values().for_each(tell);
+        index.ranges.for_each(&mut { tell });
+    }
+
     /// How many watchers there are.
     pub fn watchers(&self) -> usize {
         self.index().watchers

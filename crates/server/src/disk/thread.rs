@@ -53,6 +53,7 @@ enum Message {
     Persist(Persist),
     Copy(Vec<Moved>, Sender<Vec<EntryAt>>),
     PositionFor(u64, Sender<Position>),
+    Install(u64, HardState, Sender<Position>),
     Free(Vec<Position>),
     KeepRoom(u64),
     Stop,
@@ -163,6 +164,16 @@ impl DiskThread {
     pub fn position_for(&self, applied: u64) -> Receiver<Position> {
         let (answer, answered) = channel();
         let _ = self.queue.send(Message::PositionFor(applied, answer));
+        answered
+    }
+
+    /// The log goes on behind a received state that ends with entry `index`; see
+    /// [`Journal::install`]. Returns at once; the answer comes when all before is durable, and never
+    /// if the thread has ended.
+    #[must_use]
+    pub fn install(&self, index: u64, hard: HardState) -> Receiver<Position> {
+        let (answer, answered) = channel();
+        let _ = self.queue.send(Message::Install(index, hard, answer));
         answered
     }
 
@@ -304,6 +315,10 @@ impl Writer {
                 Message::PositionFor(applied, answer) => {
                     // Nobody waits any more: then nobody needs it.
                     let _ = answer.send(self.journal.position_for(applied));
+                }
+                Message::Install(index, hard, answer) => {
+                    // Nobody waits any more: then the member stops.
+                    let _ = answer.send(self.journal.install(index, hard)?);
                 }
                 Message::Free(kept) => {
                     let freed = self.journal.free(&kept);

@@ -1,5 +1,7 @@
 //! All that `/metrics` shows, gathered when somebody looks.
 
+use std::sync::PoisonError;
+
 use super::text::Text;
 use super::{CHECKS, Metrics, process};
 use crate::arrival::MAX_BYTES;
@@ -11,6 +13,7 @@ use crate::v3::WATCH_CHUNK_BYTES;
 pub(super) fn all(node: &Node) -> String {
     let mut out = Text::default();
     member(&mut out, node);
+    peers(&mut out, node.metrics());
     proposals(&mut out, node);
     disk(&mut out, node);
     store(&mut out, node);
@@ -62,6 +65,33 @@ fn member(out: &mut Text, node: &Node) {
     out.info("quorate_build_info", "This program.", &labels);
     let help = "The current term.";
     out.gauge("quorate_raft_term", help, status.term);
+}
+
+fn peers(out: &mut Text, metrics: &Metrics) {
+    let directions = [
+        (
+            "etcd_network_peer_sent_bytes_total",
+            "To",
+            "Bytes sent to a member.",
+            &metrics.peers_sent,
+        ),
+        (
+            "etcd_network_peer_received_bytes_total",
+            "From",
+            "Bytes that a member has sent.",
+            &metrics.peers_received,
+        ),
+    ];
+    for (name, label, help, peers) in directions {
+        let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.is_empty() {
+            continue;
+        }
+        out.family(name, "counter", help);
+        for (member, bytes) in peers.iter() {
+            out.sample(name, &[(label, &format!("{member:x}"))], bytes);
+        }
+    }
 }
 
 fn proposals(out: &mut Text, node: &Node) {

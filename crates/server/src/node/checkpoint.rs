@@ -83,7 +83,8 @@ impl Checkpoints {
                 }
             }
         }
-        if self.running.is_none() && (self.schedule.is_due() || self.early > 0) {
+        let rests = self.abandon.load(Ordering::Relaxed) || shared.is_receiving();
+        if self.running.is_none() && !rests && (self.schedule.is_due() || self.early > 0) {
             self.begin(shared, disk);
         }
         Ok(())
@@ -148,6 +149,26 @@ impl Checkpoints {
             .name("checkpoint".into())
             .spawn(write);
         self.running = Some(thread.expect("a thread can be started"));
+    }
+
+    /// Comes to rest, because another state is to take this one's place: begins none, and gives up
+    /// the one being written. Whether it rests.
+    pub(super) fn rest(&mut self) -> bool {
+        self.abandon.store(true, Ordering::Relaxed);
+        self.running.is_none()
+    }
+
+    /// Goes on with the state that has taken the place, whose checkpoint has `bytes` bytes.
+    pub(super) fn installed(&mut self, index: u64, position: Position, bytes: u64) {
+        self.abandon.store(false, Ordering::Relaxed);
+        self.schedule.installed(index, position, bytes);
+        self.early = 0;
+        self.compacted = Revision::ZERO;
+    }
+
+    /// The files, and whose they are.
+    pub(super) fn place(&self) -> (FsDisk, DirectoryId) {
+        (self.disk.clone(), self.directory)
     }
 
     /// Gives up the one being written, if any.

@@ -10,20 +10,27 @@ use std::collections::VecDeque;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use quorate_replica::{Applied, Committed, Effect, Input, ReadId};
+use quorate_replica::{Applied, Boot, Committed, Effect, Input, ReadId, Replica, Settings};
 use quorate_store::{Action, Change, Class, Mark, Store, tree};
 use tokio::sync::oneshot;
 
 use super::checkpoint::{Checkpoints, LEAST_GROWTH};
+use super::install::{self, Install, Written};
 use super::reclaim::Reclaims;
-use super::{Inbox, Shared};
+use super::{Inbox, Node, PeerInput, Shared};
 use crate::disk::{DiskThread, Persist};
 use crate::metrics::Tally;
+use crate::peer;
 
 /// Changes cleared up after a compaction in one turn.
 const PURGE_CHUNK: usize = 2_000;
+
+/// How long a removed member stays, for the others to learn of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+const REMOVED: &str = "the member has been permanently removed from the cluster; its data directory is \
+    of no more use: to come back it must be added again, with an empty one";
 
 pub(super) struct Driver {
     pub(super) shared: Arc<Shared>,
@@ -31,6 +38,12 @@ pub(super) struct Driver {
     pub(super) checkpoints: Checkpoints,
     reclaims: Reclaims,
     segment_bytes: u32,
+    install: Install,
+    settings: Settings,
+    /// What was given to the disk and not reported yet.
+    persisting: u64,
+    /// When this member ends, because the cluster has removed it.
+    ends: Option<Instant>,
     reads: Reads,
     effects: Vec<Effect>,
     applied: u64,
@@ -62,6 +75,7 @@ impl Driver {
         checkpoints: Checkpoints,
         reclaims: Reclaims,
         segment_bytes: u32,
+        settings: Settings,
     ) -> Self {
         let applied = shared.machine().applied().0;
         Self {
@@ -70,6 +84,10 @@ impl Driver {
             checkpoints,
             reclaims,
             segment_bytes,
+            install: Install::None,
+            settings,
+            persisting: 0,
+            ends: None,
             reads: Reads::default(),
             effects: Vec::new(),
             applied,
@@ -81,6 +99,7 @@ impl Driver {
     /// Runs until the member stops; then ends the disk thread, all that was written synced.
     pub(super) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
         let shared = self.shared.clone();
+        self.link();
         let mut tick = tokio::time::interval(shared.config.heartbeat_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -111,25 +130,40 @@ impl Driver {
     }
 
     fn turn(&mut self, ticked: bool) -> Result<(), String> {
-        let (drafts, reads, done) = {
+        let (drafts, reads, done, peers, expired) = {
             let mut inbox = self.shared.inbox();
             let Inbox {
                 drafts,
                 reads,
                 done,
                 waiters,
+                peers,
+                frame_bytes,
                 ..
             } = &mut *inbox;
-            if ticked {
-                waiters.expire(Instant::now());
-            }
-            (mem::take(drafts), mem::take(reads), mem::take(done))
+            let expired = ticked.then(|| waiters.expire(Instant::now())).flatten();
+            *frame_bytes = 0;
+            (
+                mem::take(drafts),
+                mem::take(reads),
+                mem::take(done),
+                mem::take(peers),
+                expired,
+            )
         };
+        self.shared.peers.room.notify_waiters();
         for done in done {
             for persisted in done.map_err(|failure| failure.to_string())? {
                 let (ready, at) = (persisted.ready, persisted.at);
+                self.persisting -= 1;
                 self.step(Input::Persisted { ready, at })?;
             }
+        }
+        for peer in peers {
+            self.hear(peer)?;
+        }
+        if let Some(counter) = expired {
+            self.step(Input::Forget { counter })?;
         }
         if !drafts.is_empty() {
             self.step(Input::Propose(drafts))?;
@@ -143,7 +177,11 @@ impl Driver {
             self.reads.expire(Instant::now());
             self.step(Input::Tick)?;
             self.look_for_leader();
+            if self.ends.is_some_and(|ends| ends <= Instant::now()) {
+                return Err(REMOVED.to_owned());
+            }
         }
+        self.look_for_install()?;
         self.look_for_room();
         self.tidy();
         self.checkpoints.look(&self.shared, &self.disk)
@@ -166,6 +204,7 @@ impl Driver {
                         commit,
                     } => {
                         self.checkpoints.grew(&entries);
+                        self.persisting += 1;
                         self.disk.persist(Persist {
                             ready,
                             hard,
@@ -174,7 +213,12 @@ impl Driver {
                         });
                     }
                     Effect::Apply(batch) => inputs.push_back(self.apply(&batch)?),
-                    Effect::Send { .. } | Effect::SendState { .. } => {}
+                    Effect::Send { member, frame } => {
+                        self.shared.peers.links.send(member, peer::REPLICA, frame);
+                    }
+                    Effect::SendState { member } => {
+                        peer::send_state(&Node(self.shared.clone()), member);
+                    }
                     Effect::NotDone { first, last, why } => {
                         let mut inbox = self.shared.inbox();
                         inbox.waiters.not_done(first..=last, why);
@@ -214,6 +258,14 @@ impl Driver {
             applied
         };
         self.applied = notice.index;
+        if notice.seats.is_some() {
+            self.link();
+            let removed = self.shared.machine().store().removed().clone();
+            if removed.contains(&self.shared.member_id) && self.ends.is_none() {
+                // The others must hear that it is committed: without its vote they could not.
+                self.ends = Some(Instant::now() + LAST_WORDS);
+            }
+        }
         let mut tally = Tally::default();
         let mut inbox = self.shared.inbox();
         for (id, outcome) in outcomes {
@@ -225,6 +277,127 @@ impl Driver {
         drop(inbox);
         tally.count(&self.shared.metrics);
         Ok(Input::Applied(notice))
+    }
+
+    fn hear(&mut self, input: PeerInput) -> Result<(), String> {
+        self.step(match input {
+            PeerInput::Frame(from, frame) => Input::Peer { from, frame },
+            PeerInput::Unreachable(member) => Input::Unreachable { member },
+            PeerInput::Reachable(member) => Input::Reachable { member },
+            PeerInput::StateSent(member, ok) => Input::StateSent { member, ok },
+            PeerInput::Transfer(member) => Input::Transfer { member },
+            PeerInput::Install(machine, answer) => {
+                self.install = Install::Waits(machine, answer);
+                return Ok(());
+            }
+        })
+    }
+
+    /// Makes links to the members that there are now.
+    fn link(&self) {
+        let node = Node(self.shared.clone());
+        let own = self.shared.member_id;
+        let machine = self.shared.machine();
+        let members = machine.store().members().values();
+        let others = members.filter(|member| member.id != own);
+        let others: Vec<_> = others
+            .map(|member| (member.id, member.peer_urls.clone()))
+            .collect();
+        let is_joining = machine.store().members().is_empty();
+        drop(machine);
+        if is_joining {
+            node.links().set(&node, &self.shared.peers.first);
+        } else {
+            node.links().set(&node, &others);
+        }
+    }
+
+    /// Puts a received state in place, step by step.
+    fn look_for_install(&mut self) -> Result<(), String> {
+        self.install = match mem::take(&mut self.install) {
+            Install::Waits(machine, answer) => {
+                let (index, term) = machine.applied();
+                let (is_of_use, leads) = {
+                    let replica = self.shared.replica();
+                    let leads = replica.status().leader == Some(self.shared.member_id);
+                    (!replica.has_entry(index, term), leads)
+                };
+                if !is_of_use || leads {
+                    self.step(Input::Installing(false))?;
+                    let _ = answer.send(Ok(()));
+                    Install::None
+                } else {
+                    self.step(Input::Installing(true))?;
+                    let rests = self.checkpoints.rest() & self.reclaims.rest();
+                    if rests && self.persisting == 0 {
+                        let hard = self.shared.replica().hard();
+                        let position = self.disk.install(index, hard);
+                        let (disk, directory) = self.checkpoints.place();
+                        let shared = self.shared.clone();
+                        let writes = install::begin(shared, disk, directory, machine, position);
+                        Install::Writes(writes, answer)
+                    } else {
+                        Install::Waits(machine, answer)
+                    }
+                }
+            }
+            Install::Writes(writes, answer) if writes.is_finished() => {
+                let written = writes.join().map_err(|_| "a thread panicked".to_owned())?;
+                // The log does not fit the old state any more.
+                let written = written.map_err(|error| {
+                    format!("the checkpoint of a received state cannot be written: {error}")
+                })?;
+                Install::Written(written, answer)
+            }
+            Install::Written(written, answer) if self.persisting == 0 => {
+                self.installed(written)?;
+                // Whoever sent it may be gone.
+                let _ = answer.send(Ok(()));
+                Install::None
+            }
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Makes replica and machine anew from a state whose checkpoint is durable.
+    fn installed(&mut self, written: Written) -> Result<(), String> {
+        let Written {
+            machine,
+            position,
+            bytes,
+        } = written;
+        let settings = Settings {
+            now: self.shared.now(),
+            ..self.settings
+        };
+        let hard = self.shared.replica().hard();
+        let replica = Replica::new(Boot::behind(&machine, hard, settings));
+        *self.shared.replica() = replica.map_err(|halt| halt.to_string())?;
+        let (index, _) = machine.applied();
+        let old = {
+            let mut current = self.shared.machine_mut();
+            let before = current.store().revision();
+            let old = mem::replace(&mut *current, *machine);
+            // N2.
+            self.shared.watch_hub.publish_all(before.next());
+            self.shared.tree_hub.publish_all(before.next());
+            old
+        };
+        // An index of millions takes a while to let go.
+        std::thread::spawn(move || drop(old));
+        self.applied = index;
+        self.checkpoints.installed(index, position, bytes);
+        self.reclaims.installed();
+        self.shared.tidy.send_replace(false);
+        // What they asked for may be in the state.
+        self.shared.inbox().waiters.give_up();
+        self.link();
+        tracing::info!(index, "the received state is in place");
+        for id in self.reads.again() {
+            self.step(Input::Read(id))?;
+        }
+        Ok(())
     }
 
     /// Whether a change is the end of a v2 node's ttl. What went with its lease had none.
@@ -311,6 +484,11 @@ impl Driver {
 }
 
 impl Reads {
+    /// Those that are to be asked for again.
+    fn again(&self) -> Vec<ReadId> {
+        self.waiting.iter().map(|read| read.id).collect()
+    }
+
     fn add(&mut self, waiting: Vec<oneshot::Sender<()>>, deadline: Instant) -> ReadId {
         self.next += 1;
         self.waiting.push_back(Read {

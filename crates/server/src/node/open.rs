@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::checkpoint::{self, Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
+use super::peers::Peers;
 use super::reclaim::Reclaims;
 use super::space::{self, Space};
 use super::{Inbox, Node, Shared, Unavailable, compaction, history};
@@ -130,7 +131,8 @@ impl Running {
 
         let schedule = opened.schedule(LEAST_GROWTH);
         let checkpoints = Checkpoints::new(checkpoint_disk, directory, schedule);
-        let replica = Self::replica(&config, &identity, &mut opened)?;
+        let settings = settings(&config, &identity)?;
+        let replica = Replica::new(opened.boot(settings))?;
         let Opened {
             journal, machine, ..
         } = opened;
@@ -159,7 +161,16 @@ impl Running {
         });
         let reclaims = Reclaims::new(disk, thread.mover());
         let segment_bytes = config_of_journal.segment_bytes;
-        let driver = Driver::new(shared.clone(), thread, checkpoints, reclaims, segment_bytes);
+        // Set once, here.
+        let _ = shared.peers.mover.set(thread.mover());
+        let driver = Driver::new(
+            shared.clone(),
+            thread,
+            checkpoints,
+            reclaims,
+            segment_bytes,
+            settings,
+        );
         let (stop, stopping) = oneshot::channel();
         // The election of a lone voter is over, its first effects wait.
         shared.wake.notify_one();
@@ -170,34 +181,13 @@ impl Running {
             tokio::spawn(history::run(node.clone())),
             tokio::spawn(space::run(node.clone())),
         ];
-        let running = Self {
+        Ok(Self {
             node,
             stop,
             driver,
             beside,
             _lock: lock,
-        };
-        running.publish().await?;
-        Ok(running)
-    }
-
-    fn replica(
-        config: &Config,
-        identity: &Identity,
-        opened: &mut Opened<FsDisk>,
-    ) -> Result<Replica, OpenError> {
-        let tick = config.heartbeat_interval.as_millis().max(1);
-        let ticks = config.election_timeout.as_millis().div_ceil(tick);
-        let boot = opened.boot(Settings {
-            member: identity.member,
-            incarnation: identity.incarnation,
-            strict_reconfig: true,
-            election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
-            tick_ms: tick as u64,
-            seed: u64::from_le_bytes(random().map_err(OpenError::Entropy)?),
-            now: quorate_replica::Now::default(),
-        });
-        Ok(Replica::new(boot)?)
+        })
     }
 
     fn share(
@@ -229,14 +219,17 @@ impl Running {
             metrics: Arc::default(),
             disk_times,
             space,
+            peers: Peers::default(),
             config,
         })
     }
 
-    /// Makes this member's name and addresses known, if they are not.
-    async fn publish(&self) -> Result<(), OpenError> {
+    /// Makes this member's name and addresses known, as soon as there is a leader.
+    ///
+    /// # Errors
+    /// The cluster does not take this member back, or the member has stopped.
+    pub async fn publish(&self) -> Result<(), OpenError> {
         let node = &self.node;
-        node.read_index().await?;
         let config = node.config();
         let texts = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect();
         let id = node.member_id();
@@ -245,8 +238,20 @@ impl Running {
             client_urls: texts(&config.advertise_client_urls),
             life: node.life(),
         };
-        let outcome = node.propose(Body::Member { id, change }).await?;
-        outcome.result.map_err(OpenError::Refused)?;
+        let body = Body::Member { id, change };
+        loop {
+            match node.propose(body.clone()).await {
+                Ok(outcome) => {
+                    outcome.result.map_err(OpenError::Refused)?;
+                    break;
+                }
+                Err(Unavailable::Stopped) => return Err(Unavailable::Stopped.into()),
+                Err(error) => {
+                    tracing::warn!(%error, "no leader has taken this member's name yet: trying again");
+                    tokio::time::sleep(config.heartbeat_interval).await;
+                }
+            }
+        }
         tracing::info!(
             name = config.name,
             "published local member to cluster through raft"
@@ -263,6 +268,20 @@ impl Running {
             tracing::error!(%error, "the driver did not end cleanly");
         }
     }
+}
+
+fn settings(config: &Config, identity: &Identity) -> Result<Settings, OpenError> {
+    let tick = config.heartbeat_interval.as_millis().max(1);
+    let ticks = config.election_timeout.as_millis().div_ceil(tick);
+    Ok(Settings {
+        member: identity.member,
+        incarnation: identity.incarnation,
+        strict_reconfig: true,
+        election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
+        tick_ms: tick as u64,
+        seed: u64::from_le_bytes(random().map_err(OpenError::Entropy)?),
+        now: quorate_replica::Now::default(),
+    })
 }
 
 /// Makes and locks the data directory.

@@ -83,7 +83,7 @@ impl Reclaims {
                 Ok(Err(Broken::Stopped)) | Err(_) => {}
             }
         }
-        if self.running.is_none() {
+        if self.running.is_none() && !self.abandon.load(Ordering::Relaxed) {
             let held = held.filter(|segment| !self.rotten.contains(segment));
             let reclaim = Reclaim::choose(shared.machine().store(), held, segment_bytes, least);
             self.running = reclaim.map(|reclaim| self.begin(shared, reclaim));
@@ -97,6 +97,21 @@ impl Reclaims {
         let run = move || empty(&shared, &disk, &mover, reclaim, &abandon);
         let thread = std::thread::Builder::new().name("reclaim".into());
         thread.spawn(run).expect("a thread can be started")
+    }
+
+    /// Comes to rest, because another state is to take this one's place. Whether it rests.
+    pub(super) fn rest(&mut self) -> bool {
+        self.abandon.store(true, Ordering::Relaxed);
+        let running = self.running.take_if(|running| running.is_finished());
+        // What it has copied is where it was as well.
+        let _ = running.map(JoinHandle::join);
+        self.running.is_none()
+    }
+
+    /// Goes on, with another state.
+    pub(super) fn installed(&mut self) {
+        self.abandon.store(false, Ordering::Relaxed);
+        self.rotten.clear();
     }
 
     /// Gives up the round under way, if any.

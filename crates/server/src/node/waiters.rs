@@ -92,12 +92,22 @@ impl Waiters {
         }
     }
 
-    /// Tells those who have waited too long.
-    pub(super) fn expire(&mut self, now: Instant) {
+    /// Tells those who have waited too long. The last counter before those that still may be
+    /// answered, if that is new.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<u64> {
+        let first = self.first;
         while let Some(slot) = self.slots.front()
             && slot.deadline <= now
         {
             self.answer(self.first, Err(Unavailable::TimedOut));
+        }
+        (self.first > first).then(|| self.first - 1)
+    }
+
+    /// Tells everyone who waits that it is not known what became of the request.
+    pub(super) fn give_up(&mut self) {
+        for counter in self.first..self.next_counter() {
+            self.answer(counter, Err(Unavailable::TimedOut));
         }
     }
 

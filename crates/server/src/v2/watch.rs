@@ -95,6 +95,14 @@ impl Hub {
         }
     }
 
+    /// Has every watch look at history from `from` on: another state has taken this one's place.
+    pub fn publish_all(&self, from: Revision) {
+        let waiting = self.lock();
+        for waiter in waiting.paths.values().flat_map(Waiters::values) {
+            waiter.wake_for(from);
+        }
+    }
+
     /// Ends every watch, without a word: a client takes an empty body as "ask again".
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
