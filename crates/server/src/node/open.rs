@@ -18,6 +18,7 @@ use super::driver::Driver;
 use super::reclaim::Reclaims;
 use super::space::{self, Space};
 use super::{Inbox, Node, Shared, Unavailable, compaction, history};
+use crate::bootstrap::{self, BootError};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
 use crate::metrics::DiskTimes;
@@ -47,6 +48,12 @@ pub enum OpenError {
         /// What the disk said.
         error: DiskError,
     },
+    /// It is not to be a member of the cluster that it was started for.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The cluster has other members.
+    #[error("clusters of several members come with a later version of Quorate")]
+    Several,
     /// The system gives no random bytes.
     #[error("cannot read /dev/urandom: {0}")]
     Entropy(io::Error),
@@ -87,7 +94,7 @@ impl Running {
         let began = Instant::now();
         let lock = prepare(&config.data_dir)?;
         let disk = FsDisk::open(&config.data_dir).map_err(LogError::from)?;
-        let identity = identify(&disk, &config)?;
+        let identity = identify(&disk, &config).await?;
         // The other half is for the index and what requests take.
         let resident_bytes = available_bytes() / 2;
         let segments = Segments::open(&disk, resident_bytes).map_err(LogError::from)?;
@@ -275,13 +282,18 @@ fn prepare(path: &Path) -> Result<DirLock, OpenError> {
 }
 
 /// Reads who this directory is, or makes it this member's.
-fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
+async fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
     if let Some(mut identity) = Identity::load(disk)? {
         identity.raise(disk)?;
+        bootstrap::note_ignored(config);
         return Ok(identity);
     }
+    let plan = bootstrap::plan(config).await?;
+    if plan.members.len() > 1 {
+        return Err(OpenError::Several);
+    }
     let random = random().map_err(OpenError::Entropy)?;
-    let (cluster, member) = (config.cluster_id(), config.member_id());
+    let (cluster, member) = (plan.cluster_id, plan.member_id);
     let journal = JournalConfig::default();
     let made = Identity::create(disk, journal, random, cluster, member);
     made.map_err(|error| match error {
