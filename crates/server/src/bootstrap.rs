@@ -118,6 +118,22 @@ pub enum BootError {
 /// # Errors
 /// [`BootError`], each with a sentence for the operator.
 pub async fn plan(config: &Config) -> Result<Plan, BootError> {
+    let plan = unlogged(config).await?;
+    let named = |one: &Member| format!("{:x}={}={}", one.id, one.name, one.peer_urls.join("|"));
+    tracing::info!(
+        cluster_id = format!("{:x}", plan.cluster_id),
+        member_id = format!("{:x}", plan.member_id),
+        members = plan.members.iter().map(named).collect::<Vec<_>>().join(","),
+        "{}",
+        match plan.joining {
+            true => "joining a cluster",
+            false => "beginning a cluster",
+        }
+    );
+    Ok(plan)
+}
+
+async fn unlogged(config: &Config) -> Result<Plan, BootError> {
     let name = &config.name;
     let (members, token) = match &config.initial_cluster {
         InitialCluster::Static(members) => (members.clone(), &config.initial_cluster_token),

@@ -10,7 +10,7 @@
 //!
 //! Source: spec/v2-api.md §4.1.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -108,7 +108,7 @@ pub(super) async fn join(
 
 impl Session<'_> {
     async fn join(&self) -> Result<PeerUrls, DiscoveryError> {
-        let size = self.persist("size", async || self.size().await).await?;
+        let size = self.persist("size", || self.size()).await?;
         let (entries, _) = self.list().await?;
         if entries.iter().any(|entry| entry.id == self.own_id) {
             return Err(DiscoveryError::DuplicateId);
@@ -130,8 +130,7 @@ impl Session<'_> {
                 "found {} of {size} members by discovery; waiting for the others",
                 entries.len()
             );
-            self.persist("wait", async || self.wait(index + 1).await)
-                .await?;
+            self.persist("wait", || self.wait(index + 1)).await?;
         }
     }
 
@@ -175,7 +174,7 @@ impl Session<'_> {
 
     /// The registered members, oldest first, and the index that they were read at.
     async fn list(&self) -> Result<(Vec<Entry>, u64), DiscoveryError> {
-        self.persist("list", async || self.list_once().await).await
+        self.persist("list", || self.list_once()).await
     }
 
     async fn list_once(&self) -> Result<(Vec<Entry>, u64), Failure> {
@@ -202,23 +201,29 @@ impl Session<'_> {
     }
 
     async fn register(&self) -> Result<(), DiscoveryError> {
+        let may_be_done = AtomicBool::new(false);
+        self.persist("register", || async {
+            let registered = self.register_once(&may_be_done).await;
+            if matches!(registered, Err(Failure::Away(_))) {
+                may_be_done.store(true, Ordering::Relaxed);
+            }
+            registered
+        })
+        .await
+    }
+
+    /// `may_be_done`: an earlier try may have succeeded. It was not in the list before that.
+    async fn register_once(&self, may_be_done: &AtomicBool) -> Result<(), Failure> {
         let url = format!("{}/{}?prevExist=false", self.url, self.own_id);
         let form = format!("value={}", form_encoded(&self.own_pairs));
-        let may_be_ours = Cell::new(false);
-        let put = async || {
-            let answer = self.client.put(&url, form.clone(), REQUEST).await;
-            let answer = answer.inspect_err(|_| may_be_ours.set(true));
-            let read = read(answer.map_err(Failure::Away)?);
-            let (answer, event) = read.inspect_err(|_| may_be_ours.set(true))?;
-            match (answer.status, event["errorCode"].as_u64()) {
-                (200 | 201, None) => Ok(()),
-                // The answer to an earlier try was lost: it was not in the list before.
-                (412, Some(105)) if may_be_ours.get() => Ok(()),
-                (412, Some(105)) => Err(Failure::Final(DiscoveryError::DuplicateId)),
-                _ => Err(bad_endpoint(&answer)),
-            }
-        };
-        self.persist("register", put).await
+        let answer = self.client.put(&url, form, REQUEST).await;
+        let (answer, event) = read(answer.map_err(Failure::Away)?)?;
+        match (answer.status, event["errorCode"].as_u64()) {
+            (200 | 201, None) => Ok(()),
+            (412, Some(105)) if may_be_done.load(Ordering::Relaxed) => Ok(()),
+            (412, Some(105)) => Err(Failure::Final(DiscoveryError::DuplicateId)),
+            _ => Err(bad_endpoint(&answer)),
+        }
     }
 
     /// Returns once there may be more entries.
@@ -241,11 +246,10 @@ impl Session<'_> {
     }
 
     /// Does a step until the service was there for it.
-    async fn persist<T>(
-        &self,
-        step: &str,
-        mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
-    ) -> Result<T, DiscoveryError> {
+    async fn persist<T, F>(&self, step: &str, attempt: impl Fn() -> F) -> Result<T, DiscoveryError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let mut failed: u32 = 0;
         loop {
             match attempt().await {
