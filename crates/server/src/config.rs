@@ -10,6 +10,7 @@
 //! C1. Nothing that is set is ignored in silence: it is in force, warned of, or refused.
 //! C2. A file of settings stands alone; flags and variables beside it are ignored, and warned of.
 
+mod cluster;
 mod draft;
 mod duration;
 mod flags;
@@ -34,8 +35,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser as _;
-use quorate_store::Member;
 
+pub use cluster::{ClusterState, InitialCluster, PeerUrls, parse_peer_urls, peer_urls_text};
 pub use flags::{Flag, Kind, flags};
 pub use ids::{cluster_id, member_id};
 pub use url::{ListenUrl, Scheme, Url};
@@ -70,8 +71,20 @@ pub struct Config {
     pub advertise_peer_urls: Vec<Url>,
     /// Where else to serve `/metrics` and `/health`; often empty.
     pub listen_metrics_urls: Vec<ListenUrl>,
+    /// Who the members are to be, for a member without data.
+    pub initial_cluster: InitialCluster,
+    /// Whether a member without data begins a cluster or joins one.
+    pub initial_cluster_state: ClusterState,
     /// Goes into the member's and the cluster's id.
     pub initial_cluster_token: String,
+    /// Go on as a cluster of this member alone, with the data that it has.
+    pub force_new_cluster: bool,
+    /// Refuse changes of the members that would cost the quorum.
+    pub strict_reconfig_check: bool,
+    /// How many learners that nobody wants as voters there may be.
+    pub max_learners: u64,
+    /// Begin the first election soon, instead of after a whole timeout.
+    pub initial_election_tick_advance: bool,
     /// Time between heartbeats; not zero.
     pub heartbeat_interval: Duration,
     /// Time without a leader until an election: 5 heartbeats to 50 s.
@@ -292,35 +305,6 @@ fn parse_util(args: Vec<String>) -> Result<Invocation, UsageError> {
     }
 }
 
-impl Config {
-    /// This member's id, in a new cluster.
-    #[must_use]
-    pub fn member_id(&self) -> u64 {
-        member_id(&self.advertise_peer_urls, &self.initial_cluster_token)
-    }
-
-    /// The members of a new cluster of this member alone.
-    #[must_use]
-    pub fn first_members(&self) -> Vec<Member> {
-        vec![Member {
-            id: self.member_id(),
-            name: self.name.clone(),
-            peer_urls: self
-                .advertise_peer_urls
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            ..Member::default()
-        }]
-    }
-
-    /// The id of a new cluster of this member alone.
-    #[must_use]
-    pub fn cluster_id(&self) -> u64 {
-        cluster_id(&[self.member_id()])
-    }
-}
-
 impl Default for Config {
     /// What holds when nothing is set.
     fn default() -> Self {
@@ -332,7 +316,16 @@ impl Default for Config {
             listen_peer_urls: vec![listen_on_localhost(2380)],
             advertise_peer_urls: vec![default_peer_url()],
             listen_metrics_urls: Vec::new(),
+            initial_cluster: InitialCluster::Static(PeerUrls::from([(
+                "default".to_owned(),
+                vec![default_peer_url()],
+            )])),
+            initial_cluster_state: ClusterState::New,
             initial_cluster_token: "etcd-cluster".to_owned(),
+            force_new_cluster: false,
+            strict_reconfig_check: true,
+            max_learners: 1,
+            initial_election_tick_advance: true,
             heartbeat_interval: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             quota_bytes: Some(DEFAULT_QUOTA_BYTES),

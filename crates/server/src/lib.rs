@@ -3,6 +3,7 @@
 pub mod arrival;
 mod authority;
 pub mod bolt;
+pub mod bootstrap;
 pub mod config;
 mod date;
 pub mod disk;

@@ -178,7 +178,7 @@ fn what_a_file_cannot_say_is_refused_by_name() {
         ),
         (
             "discovery-config: {token: t}",
-            "--discovery-token: clusters of several",
+            "--discovery-token: discovery by v3 keys",
         ),
         (
             "heartbeat-interval: abc",

@@ -39,7 +39,7 @@ fn sample(flag: &Flag) -> &'static str {
         "advertise-client-urls" => "http://a.example:7001",
         "listen-peer-urls" => "http://127.0.0.1:7002",
         "initial-advertise-peer-urls" => "http://b.example:7002",
-        "initial-cluster" => "default=http://localhost:2380",
+        "initial-cluster" => "default=http://localhost:2380,b=http://b.example:2380",
         "heartbeat-interval" => "50",
         "log-level" => "warn",
         "log-outputs" | "log-output" => "stdout",
@@ -47,10 +47,9 @@ fn sample(flag: &Flag) -> &'static str {
         "auto-compaction-mode" => "revision",
         "max-request-bytes" => "1000",
         "election-timeout" => "2000",
-        "discovery" | "discovery-srv" | "discovery-token" | "discovery-endpoints" => "",
-        "force-new-cluster" => "false",
+        "discovery" => "http://d.example/token",
+        "discovery-token" | "discovery-endpoints" => "",
         "proxy" => "off",
-        "initial-cluster-state" => "new",
         _ => match flag.kind {
             Kind::Text | Kind::List => "x",
             Kind::Bool => match flag.default {
@@ -68,6 +67,7 @@ fn sample(flag: &Flag) -> &'static str {
 fn companions(flag: &Flag) -> &'static [&'static str] {
     match flag.name {
         "listen-client-urls" => &["--advertise-client-urls=http://a.example:1"],
+        "discovery-srv-name" => &["--discovery-srv=d.example"],
         _ => &[],
     }
 }
@@ -103,14 +103,10 @@ fn a_flag_is_in_force_or_warned_of_once() {
     // Their samples are the only values that they take, or mean what holds anyhow.
     let unchanged = [
         "name",
-        "initial-cluster",
-        "initial-cluster-state",
         "logger",
-        "discovery",
-        "discovery-srv",
+        "discovery-fallback",
         "discovery-token",
         "discovery-endpoints",
-        "force-new-cluster",
         "proxy",
     ];
     for flag in config::flags().filter(|flag| flag.name != "config-file") {

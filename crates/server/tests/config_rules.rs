@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use quorate::bootstrap;
 use quorate::config::{
-    self, AllowList, AutoCompaction, Config, Invocation, LogFormat, LogLevel, LogOutput,
+    self, AllowList, AutoCompaction, ClusterState, Config, InitialCluster, Invocation, LogFormat,
+    LogLevel, LogOutput,
 };
 
 fn parse(line: &str) -> Result<Config, String> {
@@ -47,8 +49,9 @@ fn nothing_set_is_one_member_on_localhost() {
         texts(&config.listen_peer_urls, |l| l.address.to_string()),
         ["127.0.0.1:2380"]
     );
-    assert_eq!(config.member_id(), 0x8e9e_05c5_2164_694d);
-    assert_eq!(config.cluster_id(), 0xcdf8_1819_4e3a_8c32);
+    let plan = bootstrap::plan_alone(&config).unwrap();
+    assert_eq!(plan.member_id, 0x8e9e_05c5_2164_694d);
+    assert_eq!(plan.cluster_id, 0xcdf8_1819_4e3a_8c32);
     assert_eq!(config.quota_bytes, Some(2_147_483_648));
     assert_eq!(config.history_memory_bytes, 268_435_456);
     assert!(config.enable_v2);
@@ -71,63 +74,68 @@ fn the_usual_line_for_one_member_is_taken() {
         texts(&config.advertise_client_urls, ToString::to_string),
         ["http://m1.example:21379"]
     );
-    assert_eq!(config.member_id(), 10_798_702_569_113_003_990);
-    assert_eq!(config.cluster_id(), 9_296_732_719_946_741_756);
+    let plan = bootstrap::plan_alone(&config).unwrap();
+    assert_eq!(plan.member_id, 10_798_702_569_113_003_990);
+    assert_eq!(plan.cluster_id, 9_296_732_719_946_741_756);
 }
 
 #[test]
-fn the_initial_cluster_is_this_member_at_its_advertised_urls() {
-    let two = "--initial-advertise-peer-urls http://a:1,http://b:2";
-    served(&format!(
-        "{two} --initial-cluster default=http://b:2,default=http://a:1"
-    ));
-    served(two);
-    assert_refused(
-        "--name x --initial-cluster y=http://localhost:2380",
-        "couldn't find local name \"x\" in the initial cluster configuration",
-    );
-    assert_refused(
-        "--initial-cluster default=http://127.0.0.1:2381",
-        "--initial-cluster has default=http://127.0.0.1:2381, but --initial-advertise-peer-urls \
-         is http://localhost:2380",
-    );
-    assert_refused(
-        "--initial-cluster default=http://localhost:2380,b=http://localhost:2480",
-        "clusters of several members come with a later version of Quorate",
+fn the_initial_cluster_is_named_or_found_in_one_way() {
+    let named = |line: &str| match served(line).initial_cluster {
+        InitialCluster::Static(members) => config::peer_urls_text(&members),
+        other => panic!("{line}: {other:?}"),
+    };
+    let two = "--name x --initial-advertise-peer-urls http://b:2,http://a:1";
+    assert_eq!(named(two), "x=http://a:1,x=http://b:2");
+    assert_eq!(
+        named("--initial-cluster y=http://c:3,x=http://b:2,y=http://a:1"),
+        "x=http://b:2,y=http://a:1,y=http://c:3",
+        "who this member is, is judged when a cluster begins"
     );
     assert_refused(
         "--initial-cluster default",
         "\"default\" does not have the form name=URL",
     );
     assert_refused("--name=", "--name must not be empty");
+    assert_eq!(
+        served("--discovery http://d:1/t/").initial_cluster,
+        InitialCluster::Discovery("http://d:1/t/".to_owned())
+    );
+    assert_eq!(
+        served("--discovery-srv example.com --discovery-srv-name x").initial_cluster,
+        InitialCluster::Srv {
+            domain: "example.com".to_owned(),
+            service_suffix: "x".to_owned(),
+        }
+    );
+    for (one, other) in [
+        ("--initial-cluster a=http://b:1", "--discovery http://d/t"),
+        ("--initial-cluster a=http://b:1", "--discovery-srv d"),
+        ("--discovery http://d/t", "--discovery-srv d"),
+    ] {
+        let text = "error verifying flags, multiple discovery or bootstrap flags are set. Choose one \
+                    of \"initial-cluster\", \"discovery\" or \"discovery-srv\". See";
+        assert_refused(&format!("{one} {other}"), text);
+    }
+    assert_refused("--discovery d/t", "discovery: invalid URL \"d/t\"");
+    assert_refused(
+        "--discovery-srv-name x",
+        "--discovery-srv-name needs --discovery-srv",
+    );
+    let existing = served("--initial-cluster-state existing").initial_cluster_state;
+    assert_eq!(existing, ClusterState::Existing);
 }
 
 #[test]
 fn what_would_be_a_lie_is_refused() {
     for (line, part) in [
         (
-            "--initial-cluster-state existing",
-            "--initial-cluster-state=existing: clusters of several members come with",
-        ),
-        (
-            "--discovery http://d.example/x",
-            ": clusters of several members come with a later version",
-        ),
-        (
-            "--discovery-srv example.com",
-            ": clusters of several members come with a later version",
-        ),
-        (
             "--discovery-token t",
-            ": clusters of several members come with a later version",
+            "--discovery-token: discovery by v3 keys is not in Quorate",
         ),
         (
             "--discovery-endpoints http://d:1",
-            ": clusters of several members come with a later version",
-        ),
-        (
-            "--force-new-cluster",
-            "--force-new-cluster: clusters of several members come with",
+            "--discovery-endpoints: discovery by v3 keys is not in Quorate",
         ),
         ("--proxy on", "--proxy=on: there is no v2 proxy in Quorate"),
         (

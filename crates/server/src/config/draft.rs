@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AutoCompaction, Config, ListenUrl, Url, Warning, duration, url};
+use super::{AutoCompaction, Config, InitialCluster, ListenUrl, PeerUrls, Url, Warning, duration};
 
 /// A configuration in the making.
 pub(super) struct Draft {
@@ -18,7 +18,10 @@ pub(super) struct Draft {
     pub(super) listen_peer_urls: Vec<Url>,
     pub(super) listen_metrics_urls: Vec<Url>,
     /// Empty when unset.
-    pub(super) initial_cluster: Vec<(String, Url)>,
+    pub(super) initial_cluster: PeerUrls,
+    pub(super) discovery: Option<String>,
+    pub(super) discovery_srv: Option<String>,
+    pub(super) discovery_srv_name: String,
     pub(super) heartbeat_ms: u64,
     pub(super) election_ms: u64,
     pub(super) compaction_mode: Option<String>,
@@ -42,7 +45,10 @@ impl Draft {
             advertise_client_urls: None,
             listen_peer_urls: vec![super::default_peer_url()],
             listen_metrics_urls: Vec::new(),
-            initial_cluster: Vec::new(),
+            initial_cluster: PeerUrls::new(),
+            discovery: None,
+            discovery_srv: None,
+            discovery_srv_name: String::new(),
             heartbeat_ms: 100,
             election_ms: 1_000,
             compaction_mode: None,
@@ -77,7 +83,7 @@ impl Draft {
             return Err("--name must not be empty".to_owned());
         }
         self.check_timing()?;
-        self.check_initial_cluster()?;
+        let initial_cluster = self.initial_cluster()?;
         let auto_compaction = self.auto_compaction()?;
 
         if self.listen_client_urls.is_some() && self.advertise_client_urls.is_none() {
@@ -89,6 +95,7 @@ impl Draft {
         }
         let mut config = self.config;
         config.auto_compaction = auto_compaction;
+        config.initial_cluster = initial_cluster;
         config.data_dir = self
             .data_dir
             .unwrap_or_else(|| format!("{}.etcd", config.name).into());
@@ -130,47 +137,36 @@ impl Draft {
         Ok(())
     }
 
-    /// The initial cluster is this member alone, at the peer URLs that it advertises.
-    fn check_initial_cluster(&self) -> Result<(), String> {
-        if self.initial_cluster.is_empty() {
-            return Ok(());
+    /// Where the members are from: one of three ways, or nobody but this member. Whether they can make
+    /// a cluster is judged once one is to be made: with data there, all of this is ignored.
+    fn initial_cluster(&mut self) -> Result<InitialCluster, String> {
+        let suffix = std::mem::take(&mut self.discovery_srv_name);
+        if !suffix.is_empty() && self.discovery_srv.is_none() {
+            return Err("--discovery-srv-name needs --discovery-srv".to_owned());
         }
-        let name = &self.config.name;
-        if !self
-            .initial_cluster
-            .iter()
-            .any(|(member, _)| member == name)
-        {
-            return Err(format!(
-                "couldn't find local name {name:?} in the initial cluster configuration"
-            ));
-        }
-        if self
-            .initial_cluster
-            .iter()
-            .any(|(member, _)| member != name)
-        {
-            return Err(
-                "--initial-cluster names several members: clusters of several members \
-                        come with a later version of Quorate"
+        let mut members = std::mem::take(&mut self.initial_cluster);
+        match (
+            members.is_empty(),
+            self.discovery.take(),
+            self.discovery_srv.take(),
+        ) {
+            (true, None, None) => {
+                let urls = self.config.advertise_peer_urls.clone();
+                members.insert(self.config.name.clone(), urls);
+                Ok(InitialCluster::Static(members))
+            }
+            (false, None, None) => Ok(InitialCluster::Static(members)),
+            (true, Some(url), None) => Ok(InitialCluster::Discovery(url)),
+            (true, None, Some(domain)) => Ok(InitialCluster::Srv {
+                domain,
+                service_suffix: suffix,
+            }),
+            _ => Err(
+                "multiple discovery or bootstrap flags are set. Choose one of \
+                      \"initial-cluster\", \"discovery\" or \"discovery-srv\""
                     .to_owned(),
-            );
+            ),
         }
-        let mut urls = self
-            .initial_cluster
-            .iter()
-            .map(|(_, url)| url.clone())
-            .collect();
-        url::sort(&mut urls);
-        let advertised = &self.config.advertise_peer_urls;
-        if urls != *advertised {
-            return Err(format!(
-                "--initial-cluster has {name}={}, but --initial-advertise-peer-urls is {}",
-                joined(&urls),
-                joined(advertised)
-            ));
-        }
-        Ok(())
     }
 
     fn auto_compaction(&self) -> Result<AutoCompaction, String> {
@@ -211,11 +207,4 @@ impl Draft {
 
 fn bindable(urls: Vec<Url>) -> Result<Vec<ListenUrl>, String> {
     urls.into_iter().map(ListenUrl::from_url).collect()
-}
-
-fn joined(urls: &[Url]) -> String {
-    urls.iter()
-        .map(Url::to_string)
-        .collect::<Vec<_>>()
-        .join(",")
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::cluster::{ClusterState, discovery_url, parse_peer_urls};
 use super::draft::Draft;
 use super::flags::{Apply, Effect, Flag, Kind, boolean, choice, int, list, uint};
 use super::{AllowList, DEFAULT_PROGRESS_INTERVAL, LogFormat, LogLevel, LogOutput, Url, duration};
@@ -101,10 +102,10 @@ pub(super) const TABLE: &[Flag] = &[
         "all",
         "",
         Text,
-        "The members of a new cluster as name=peer-URL, parted by commas; one for now. \
-         By default this member with its advertised peer URLs.",
+        "The members as name=peer-URL, parted by commas. By default this member alone, with its \
+         advertised peer URLs. Like all of --initial-cluster*, only heeded without data.",
         |draft, value| {
-            draft.initial_cluster = members(value)?;
+            draft.initial_cluster = parse_peer_urls(value)?;
             Ok(())
         },
     ),
@@ -113,13 +114,12 @@ pub(super) const TABLE: &[Flag] = &[
         "all",
         "new",
         Choice(&CLUSTER_STATES),
-        "Whether to start a cluster (new); joining one (existing) comes with a later version.",
+        "Whether to begin a cluster (new), or to join one where this member was added (existing).",
         |draft, value| {
-            if choice(value, &CLUSTER_STATES)? == "existing" {
-                draft.refuse(format!(
-                    "--initial-cluster-state=existing: {LATER_CLUSTERS}"
-                ));
-            }
+            draft.config.initial_cluster_state = match choice(value, &CLUSTER_STATES)? {
+                "existing" => ClusterState::Existing,
+                _ => ClusterState::New,
+            };
             Ok(())
         },
     ),
@@ -131,6 +131,110 @@ pub(super) const TABLE: &[Flag] = &[
         "Tells clusters apart that have the same URLs; goes into the ids.",
         |draft, value| {
             draft.config.initial_cluster_token = value.to_owned();
+            Ok(())
+        },
+    ),
+    flag(
+        "discovery",
+        "3.4 to 3.5",
+        "",
+        Text,
+        "The URL of a token of a discovery service, or of a directory of an etcd's v2 keys, where the \
+         members of a new cluster find one another; instead of --initial-cluster.",
+        |draft, value| {
+            draft.discovery = match value {
+                "" => None,
+                url => Some(discovery_url(url)?),
+            };
+            Ok(())
+        },
+    ),
+    flag(
+        "discovery-fallback",
+        "all",
+        "exit",
+        Choice(&FALLBACKS),
+        "What to do when the discovered cluster is full: exit. etcd's proxy is not in Quorate.",
+        |draft, value| {
+            if choice(value, &FALLBACKS)? == "proxy" {
+                draft.warn_once(
+                    "--discovery-fallback=proxy: there is no v2 proxy in Quorate; a member that \
+                     finds the cluster full exits"
+                        .to_owned(),
+                );
+            }
+            Ok(())
+        },
+    ),
+    flag(
+        "discovery-srv",
+        "all",
+        "",
+        Text,
+        "The domain whose SRV records _etcd-server-ssl._tcp and _etcd-server._tcp name the members; \
+         instead of --initial-cluster.",
+        |draft, value| {
+            draft.discovery_srv = (!value.is_empty()).then(|| value.to_owned());
+            Ok(())
+        },
+    ),
+    flag(
+        "discovery-srv-name",
+        "all",
+        "",
+        Text,
+        "NAME in the records _etcd-server-ssl-NAME._tcp and _etcd-server-NAME._tcp.",
+        |draft, value| {
+            draft.discovery_srv_name = value.to_owned();
+            Ok(())
+        },
+    ),
+    flag(
+        "force-new-cluster",
+        "all",
+        "false",
+        Bool,
+        "Go on as a cluster of this member alone, with its data; the others must never come back.",
+        |draft, value| {
+            draft.config.force_new_cluster = boolean(value)?;
+            Ok(())
+        },
+    ),
+    flag(
+        "strict-reconfig-check",
+        "all",
+        "true",
+        Bool,
+        "Refuse to add or remove members when that would cost the quorum.",
+        |draft, value| {
+            draft.config.strict_reconfig_check = boolean(value)?;
+            Ok(())
+        },
+    ),
+    flag(
+        "max-learners",
+        "from 3.6",
+        "1",
+        Uint,
+        "How many learners there may be.",
+        max_learners,
+    ),
+    flag(
+        "experimental-max-learners",
+        "3.6",
+        "1",
+        Uint,
+        "The older name of --max-learners.",
+        max_learners,
+    ),
+    flag(
+        "initial-election-tick-advance",
+        "all",
+        "true",
+        Bool,
+        "Begin the first election soon after the start, instead of after a whole timeout.",
+        |draft, value| {
+            draft.config.initial_election_tick_advance = boolean(value)?;
             Ok(())
         },
     ),
@@ -399,23 +503,12 @@ pub(super) const TABLE: &[Flag] = &[
     ),
     // What would make this server something that it is not, if it were only warned of.
     flag(
-        "discovery",
-        "3.4 to 3.5",
-        "",
-        Text,
-        REFUSED,
-        |draft, value| no_discovery(draft, "discovery", value),
-    ),
-    flag("discovery-srv", "all", "", Text, REFUSED, |draft, value| {
-        no_discovery(draft, "discovery-srv", value)
-    }),
-    flag(
         "discovery-token",
         "from 3.6",
         "",
         Text,
         REFUSED,
-        |draft, value| no_discovery(draft, "discovery-token", value),
+        |draft, value| no_v3_discovery(draft, "discovery-token", value),
     ),
     flag(
         "discovery-endpoints",
@@ -423,20 +516,7 @@ pub(super) const TABLE: &[Flag] = &[
         "",
         List,
         REFUSED,
-        |draft, value| no_discovery(draft, "discovery-endpoints", value),
-    ),
-    flag(
-        "force-new-cluster",
-        "all",
-        "false",
-        Bool,
-        REFUSED,
-        |draft, value| {
-            if boolean(value)? {
-                draft.refuse(format!("--force-new-cluster: {LATER_CLUSTERS}"));
-            }
-            Ok(())
-        },
+        |draft, value| no_v3_discovery(draft, "discovery-endpoints", value),
     ),
     flag(
         "proxy",
@@ -454,7 +534,7 @@ pub(super) const TABLE: &[Flag] = &[
 ];
 
 const REFUSED: &str = "Refused when it is set; see the error.";
-const LATER_CLUSTERS: &str = "clusters of several members come with a later version of Quorate";
+const FALLBACKS: [&str; 2] = ["proxy", "exit"];
 const CLUSTER_STATES: [&str; 2] = ["new", "existing"];
 const COMPACTION_MODES: [&str; 2] = ["periodic", "revision"];
 const LOGGERS: [&str; 2] = ["zap", "capnslog"];
@@ -473,10 +553,16 @@ fn progress_interval(draft: &mut Draft, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn no_discovery(draft: &mut Draft, name: &str, value: &str) -> Result<(), String> {
+fn max_learners(draft: &mut Draft, value: &str) -> Result<(), String> {
+    draft.config.max_learners = uint(value)?;
+    Ok(())
+}
+
+fn no_v3_discovery(draft: &mut Draft, name: &str, value: &str) -> Result<(), String> {
     if !value.is_empty() {
         draft.refuse(format!(
-            "--{name}: {LATER_CLUSTERS}; started now, this would be a cluster of its own"
+            "--{name}: discovery by v3 keys is not in Quorate; use --discovery, by v2 keys, or \
+             --initial-cluster"
         ));
     }
     Ok(())
@@ -488,20 +574,6 @@ fn urls(value: &str) -> Result<Vec<Url>, String> {
         return Err("no valid URLs given".to_owned());
     }
     Ok(urls)
-}
-
-/// Reads `name=URL` pairs parted by commas; a name may come again with another URL.
-fn members(value: &str) -> Result<Vec<(String, Url)>, String> {
-    list(value)
-        .iter()
-        .map(|pair| {
-            let (name, url) = pair
-                .split_once('=')
-                .filter(|(name, url)| !name.is_empty() && !url.is_empty())
-                .ok_or_else(|| format!("{pair:?} does not have the form name=URL"))?;
-            Ok((name.to_owned(), Url::parse(url)?))
-        })
-        .collect()
 }
 
 fn outputs(value: &str) -> Result<Vec<LogOutput>, String> {

@@ -8,7 +8,7 @@ use super::flags::{Effect, Flag, Kind};
 
 const TLS: &str = "TLS comes with a later version; connections are served in cleartext";
 const CLUSTER: &str = "clusters of several members come with a later version";
-const DISCOVERY: &str = "discovery comes with a later version";
+const DISCOVERY: &str = "it is of discovery by v3 keys, which is not in it";
 const AUTH: &str = "authentication comes with a later version";
 const LATER: &str = "it comes with a later version";
 const PROXY: &str = "there is no v2 proxy in it";
@@ -40,7 +40,7 @@ const fn ancient(name: &'static str) -> Flag {
     inert(name, "3.4", "", Kind::Legacy, ANCIENT)
 }
 
-use Kind::{Bool, Choice, Duration, Int, List, Text, Uint};
+use Kind::{Bool, Duration, Int, List, Text, Uint};
 
 /// The rows, in the order of etcd's own groups.
 #[rustfmt::skip]
@@ -50,7 +50,6 @@ pub(super) const TABLE: &[Flag] = &[
     inert("snapshot-count", "all", "10000", Uint, "checkpoints go by bytes written, not by a count"),
     inert("max-snapshots", "all", "5", Uint, SNAPSHOTS),
     inert("max-wals", "all", "5", Uint, SNAPSHOTS),
-    inert("initial-election-tick-advance", "all", "true", Bool, CLUSTER),
     inert("listen-client-http-urls", "from 3.5", "", List, "gRPC and HTTP share the client URLs"),
     inert("backend-bbolt-freelist-type", "from 3.5", "map", Text, BBOLT),
     inert("backend-batch-interval", "all", "0s", Duration, BBOLT),
@@ -65,9 +64,7 @@ pub(super) const TABLE: &[Flag] = &[
     inert("memory-mlock", "from 3.6", "false", Bool, BBOLT),
     inert("feature-gates", "from 3.6", "", Text, "none of etcd's gates has its feature in it yet"),
     // Clustering.
-    inert("discovery-fallback", "all", "proxy", Choice(&["exit", "proxy"]), DISCOVERY),
-    inert("discovery-proxy", "3.4 to 3.5", "", Text, DISCOVERY),
-    inert("discovery-srv-name", "all", "", Text, DISCOVERY),
+    inert("discovery-proxy", "3.4 to 3.5", "", Text, "the discovery service is spoken to directly"),
     inert("discovery-dial-timeout", "from 3.6", "2s", Duration, DISCOVERY),
     inert("discovery-request-timeout", "from 3.6", "5s", Duration, DISCOVERY),
     inert("discovery-keepalive-time", "from 3.6", "2s", Duration, DISCOVERY),
@@ -79,10 +76,8 @@ pub(super) const TABLE: &[Flag] = &[
     inert("discovery-cacert", "from 3.6", "", Text, DISCOVERY),
     inert("discovery-user", "from 3.6", "", Text, DISCOVERY),
     inert("discovery-password", "from 3.6", "", Text, DISCOVERY),
-    inert("strict-reconfig-check", "all", "true", Bool, CLUSTER),
     inert("pre-vote", "all", "true", Bool, "it is always on"),
     inert("v2-deprecation", "from 3.5", "", Text, "v2 is not deprecated in it; see --enable-v2"),
-    inert("max-learners", "from 3.6", "1", Int, CLUSTER),
     inert("snapshot-catchup-entries", "from 3.6", "5000", Uint, CLUSTER),
     inert("downgrade-check-time", "from 3.6", "5s", Duration, CLUSTER),
     inert("next-cluster-version-compatible", "3.4", "false", Bool, CLUSTER),
@@ -162,7 +157,6 @@ pub(super) const TABLE: &[Flag] = &[
     inert("experimental-bootstrap-defrag-threshold-megabytes", "3.5 to 3.6", "0", Uint, DEFRAG),
     inert("experimental-stop-grpc-service-on-defrag", "3.5 to 3.6", "false", Bool, DEFRAG),
     inert("experimental-snapshot-catchup-entries", "3.5 to 3.6", "5000", Uint, CLUSTER),
-    inert("experimental-max-learners", "3.6", "1", Int, CLUSTER),
     inert("experimental-wait-cluster-ready-timeout", "3.5", "5s", Duration, CLUSTER),
     inert("experimental-set-member-localaddr", "3.6", "false", Bool, CLUSTER),
     inert("experimental-enable-distributed-tracing", "3.5 to 3.6", "false", Bool, TRACING),

@@ -19,6 +19,7 @@ use super::peers::Peers;
 use super::reclaim::Reclaims;
 use super::space::{self, Space};
 use super::{Inbox, Node, Shared, Unavailable, compaction, history};
+use crate::bootstrap::{self, BootError};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
 use crate::metrics::DiskTimes;
@@ -47,6 +48,20 @@ pub enum OpenError {
         path: String,
         /// What the disk said.
         error: DiskError,
+    },
+    /// It is not to be a member of the cluster that it was started for.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The directory was made for another member.
+    #[error(
+        "the data directory was begun as member {member:x} of cluster {cluster:x}, which these settings \
+         do not make: remove it, or start it as it was started first"
+    )]
+    OtherMember {
+        /// Whose it is.
+        member: u64,
+        /// And of which cluster.
+        cluster: u64,
     },
     /// The system gives no random bytes.
     #[error("cannot read /dev/urandom: {0}")]
@@ -93,7 +108,7 @@ impl Running {
         let began = Instant::now();
         let lock = prepare(&config.data_dir)?;
         let disk = FsDisk::open(&config.data_dir).map_err(LogError::from)?;
-        let identity = identify(&disk, &config)?;
+        let (identity, first) = identify(&disk, &config).await?;
         // The other half is for the index and what requests take.
         let resident_bytes = available_bytes() / 2;
         let segments = Segments::open(&disk, resident_bytes).map_err(LogError::from)?;
@@ -153,7 +168,7 @@ impl Running {
         };
         let space = Space::new(keeps);
         let member = (machine, replica);
-        let shared = Self::share(config, &identity, member, &segments, times, space);
+        let shared = Self::share(config, &identity, member, &segments, times, space, first);
         let reports = shared.clone();
         let thread = DiskThread::start(journal, segments, room, move |done| {
             reports.inbox().done.push(done);
@@ -197,6 +212,7 @@ impl Running {
         segments: &Arc<Segments>,
         disk_times: DiskTimes,
         space: Space,
+        first: Vec<(u64, Vec<String>)>,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             cluster_id: identity.cluster,
@@ -219,7 +235,7 @@ impl Running {
             metrics: Arc::default(),
             disk_times,
             space,
-            peers: Peers::default(),
+            peers: Peers::new(first),
             config,
         })
     }
@@ -239,6 +255,10 @@ impl Running {
             life: node.life(),
         };
         let body = Body::Member { id, change };
+        // One that joins is sent the state first, and is not done with its start before.
+        while node.machine().applied().0 == 0 {
+            tokio::time::sleep(config.heartbeat_interval).await;
+        }
         loop {
             match node.propose(body.clone()).await {
                 Ok(outcome) => {
@@ -276,7 +296,7 @@ fn settings(config: &Config, identity: &Identity) -> Result<Settings, OpenError>
     Ok(Settings {
         member: identity.member,
         incarnation: identity.incarnation,
-        strict_reconfig: true,
+        strict_reconfig: config.strict_reconfig_check,
         election_ticks: usize::try_from(ticks).unwrap_or(usize::MAX).max(2),
         tick_ms: tick as u64,
         seed: u64::from_le_bytes(random().map_err(OpenError::Entropy)?),
@@ -300,24 +320,21 @@ fn prepare(path: &Path) -> Result<DirLock, OpenError> {
     Ok(DirLock::take(path)?)
 }
 
+/// A member's identity, and where the others are reached that its state does not know yet.
+type Identified = (Identity, Vec<(u64, Vec<String>)>);
+
 /// Reads who this directory is, or makes it this member's.
-fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
-    if let Some(mut identity) = Identity::load(disk)? {
-        // A crash may have come between this and the first state.
-        if has_no_state(disk)? {
-            write_genesis(disk.clone(), identity.directory, config.first_members())?;
-        }
+async fn identify(disk: &FsDisk, config: &Config) -> Result<Identified, OpenError> {
+    let known = Identity::load(disk)?;
+    if let Some(mut identity) = known.clone()
+        && !has_no_state(disk)?
+    {
         identity.raise(disk)?;
-        return Ok(identity);
+        bootstrap::note_ignored(config);
+        return Ok((identity, Vec::new()));
     }
-    let random = random().map_err(OpenError::Entropy)?;
-    let (cluster, member) = (config.cluster_id(), config.member_id());
-    let journal = JournalConfig::default();
-    let made = Identity::create(disk, journal, random, cluster, member).and_then(|identity| {
-        write_genesis(disk.clone(), identity.directory, config.first_members())?;
-        Ok(identity)
-    });
-    made.map_err(|error| match error {
+    let plan = bootstrap::plan(config).await?;
+    let no_room = |error| match error {
         LogError::Disk(error) | LogError::Full(error) if error.kind == DiskErrorKind::Full => {
             OpenError::NoRoom {
                 path: config.data_dir.display().to_string(),
@@ -325,7 +342,33 @@ fn identify(disk: &FsDisk, config: &Config) -> Result<Identity, OpenError> {
             }
         }
         other => other.into(),
-    })
+    };
+    let identity = match known {
+        // It came as far as this before, and then no state.
+        Some(mut identity) => {
+            if (identity.cluster, identity.member) != (plan.cluster_id, plan.member_id) {
+                return Err(OpenError::OtherMember {
+                    member: identity.member,
+                    cluster: identity.cluster,
+                });
+            }
+            identity.raise(disk)?;
+            identity
+        }
+        None => {
+            let random = random().map_err(OpenError::Entropy)?;
+            let (cluster, member) = (plan.cluster_id, plan.member_id);
+            let journal = JournalConfig::default();
+            Identity::create(disk, journal, random, cluster, member).map_err(no_room)?
+        }
+    };
+    if !plan.joining {
+        let (directory, members) = (identity.directory, plan.first_members());
+        write_genesis(disk.clone(), directory, members).map_err(no_room)?;
+    }
+    let others = plan.members.iter().filter(|one| one.id != plan.member_id);
+    let others = others.map(|one| (one.id, one.peer_urls.clone()));
+    Ok((identity, others.collect()))
 }
 
 /// Bytes that nobody can guess.

@@ -63,6 +63,14 @@ impl super::Shared {
 }
 
 impl Peers {
+    /// `first` is where the others are reached until the state says so.
+    pub(super) fn new(first: Vec<(u64, Vec<String>)>) -> Self {
+        Self {
+            first,
+            ..Self::default()
+        }
+    }
+
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -22,6 +22,7 @@ use quorate_store::{
 
 use super::read::{Found, ImportStop, Row, StateError};
 use crate::bolt::Database;
+use crate::bootstrap::{self, BootError};
 use crate::config::Config;
 use crate::disk::{FsDisk, Segments};
 
@@ -75,6 +76,14 @@ pub(crate) enum ImportError {
     /// The file makes no state, or the disk takes none.
     #[error("{0}")]
     Stop(#[from] ImportStop),
+    /// The settings make no cluster.
+    #[error("{0}")]
+    Boot(#[from] BootError),
+    /// The settings make a cluster of several members.
+    #[error(
+        "--initial-cluster names several members: restore one member, and let the others join it"
+    )]
+    Several,
     /// A revision that cannot be.
     #[error("--bump-revision={0} leads beyond the last revision that there can be")]
     Revision(u64),
@@ -153,7 +162,11 @@ fn make(
         path: "/dev/urandom".into(),
         error,
     })?;
-    let (cluster, member) = (config.cluster_id(), config.member_id());
+    let plan = bootstrap::plan_alone(config)?;
+    if plan.members.len() > 1 {
+        return Err(ImportError::Several);
+    }
+    let (cluster, member) = (plan.cluster_id, plan.member_id);
     let journal_config = JournalConfig::default();
     let identity = Identity::create(&disk, journal_config, random, cluster, member)?;
     let (journal, _) = Journal::open(disk.clone(), identity.directory, journal_config, None)?;
@@ -161,7 +174,13 @@ fn make(
     let mut keys = Keys::new(journal);
     let last = found.versions(database, &mut |row| Ok(keys.take(row)?))?;
     keys.flush()?;
-    let head = head(&mut found, &mut keys, last, options, config.first_members())?;
+    let head = head(
+        &mut found,
+        &mut keys,
+        last,
+        options,
+        plan.first_members().collect(),
+    )?;
     let mut imported = Imported {
         keys: keys.chains.len(),
         versions: keys.chains.values().map(Vec::len).sum(),

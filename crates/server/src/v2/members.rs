@@ -51,8 +51,22 @@ pub(crate) fn peer_members(node: &Node, method: &Method) -> Response<Body> {
     if method != Method::GET {
         return method_not_allowed("GET");
     }
-    let mut body = Vec::new();
-    list(&mut body, node.machine().store().members().values());
+    let machine = node.machine();
+    let members = machine.store().members().values();
+    // Ids are numbers here, and fields without a value are left out: etcd reads it so.
+    let members: Vec<_> = members
+        .map(|member| {
+            let mut json = serde_json::json!({"id": member.id, "peerURLs": member.peer_urls});
+            if !member.name.is_empty() {
+                json["name"] = member.name.as_str().into();
+            }
+            if !member.client_urls.is_empty() {
+                json["clientURLs"] = member.client_urls.as_slice().into();
+            }
+            json
+        })
+        .collect();
+    let body = serde_json::Value::from(members).to_string() + "\n";
     json_response(node, 200, Body::from(body))
 }
 
