@@ -15,6 +15,7 @@ mod driver;
 mod history;
 mod hold;
 mod install;
+mod members;
 mod open;
 mod peers;
 mod reclaim;

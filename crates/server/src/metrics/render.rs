@@ -40,7 +40,7 @@ fn member(out: &mut Text, node: &Node) {
     let help = "Whether this member leads.";
     out.gauge("etcd_server_is_leader", help, u8::from(leads));
     let help = "Whether this member only learns.";
-    out.gauge("etcd_server_is_learner", help, 0);
+    out.gauge("etcd_server_is_learner", help, u8::from(node.is_learner()));
     let help = "How often a leader was found who was not the one before.";
     let changes = node.metrics().leader_changes.get();
     out.counter("etcd_server_leader_changes_seen_total", help, changes);

@@ -264,6 +264,11 @@ impl Driver {
             if removed.contains(&self.shared.member_id) && self.ends.is_none() {
                 // The others must hear that it is committed: without its vote they could not.
                 self.ends = Some(Instant::now() + LAST_WORDS);
+                let now = self.shared.now();
+                if let Some(member) = self.shared.replica().successor(now) {
+                    self.shared.inbox().peers.push(PeerInput::Transfer(member));
+                    self.shared.wake.notify_one();
+                }
             }
         }
         let mut tally = Tally::default();

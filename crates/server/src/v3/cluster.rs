@@ -1,14 +1,17 @@
-//! The Cluster service: so far the list of members.
+//! The Cluster service: the members, and changes of them.
+//!
+//! Source: spec/v3-api.md §2.11.
 
 use quorate_proto::etcdserverpb::{
     Member, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse, cluster_server::Cluster,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader, cluster_server::Cluster,
 };
-use quorate_store::{Revision, Role};
+use quorate_store::{Body, MemberChange, Revision, Role};
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Api, status};
+use crate::config::Url;
 
 #[async_trait]
 impl Cluster for Api {
@@ -19,41 +22,86 @@ impl Cluster for Api {
         if request.into_inner().linearizable {
             self.linearize().await?;
         }
-        let header = Some(self.header(Revision::ZERO));
-        let machine = self.node.machine();
-        Ok(Response::new(MemberListResponse {
-            header,
-            members: machine.store().members().values().map(member).collect(),
-        }))
+        let (header, members) = self.members();
+        Ok(Response::new(MemberListResponse { header, members }))
     }
 
     async fn member_add(
         &self,
-        _request: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        Err(status::unimplemented("MemberAdd"))
+        let MemberAddRequest {
+            peer_ur_ls,
+            is_learner,
+        } = request.into_inner();
+        let urls = parse_urls(&peer_ur_ls)?;
+        let id = self.node.new_member_id(&urls);
+        let change = self.node.addition(&urls, is_learner);
+        self.change(id, change).await?;
+        let (header, members) = self.members();
+        Ok(Response::new(MemberAddResponse {
+            header,
+            member: members.iter().find(|member| member.id == id).cloned(),
+            members,
+        }))
     }
 
     async fn member_remove(
         &self,
-        _request: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(status::unimplemented("MemberRemove"))
+        self.change(request.into_inner().id, MemberChange::Remove)
+            .await?;
+        let (header, members) = self.members();
+        Ok(Response::new(MemberRemoveResponse { header, members }))
     }
 
     async fn member_update(
         &self,
-        _request: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(status::unimplemented("MemberUpdate"))
+        let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        let urls = parse_urls(&peer_ur_ls)?;
+        let peer_urls = urls.iter().map(Url::to_string).collect();
+        self.change(id, MemberChange::Update { peer_urls }).await?;
+        let (header, members) = self.members();
+        Ok(Response::new(MemberUpdateResponse { header, members }))
     }
 
     async fn member_promote(
         &self,
-        _request: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(status::unimplemented("MemberPromote"))
+        self.change(request.into_inner().id, MemberChange::Promote)
+            .await?;
+        let (header, members) = self.members();
+        Ok(Response::new(MemberPromoteResponse { header, members }))
     }
+}
+
+impl Api {
+    async fn change(&self, id: u64, change: MemberChange) -> Result<(), Status> {
+        let proposed = self.node.propose(Body::Member { id, change }).await;
+        let outcome = proposed.map_err(|error| status::unavailable(&error))?;
+        let done = outcome.result.map_err(|refusal| status::refused(&refusal));
+        done.map(drop)
+    }
+
+    fn members(&self) -> (Option<ResponseHeader>, Vec<Member>) {
+        let header = self.header(Revision::ZERO);
+        let machine = self.node.machine();
+        let members = machine.store().members().values().map(member);
+        (Some(header), members.collect())
+    }
+}
+
+fn parse_urls(texts: &[String]) -> Result<Vec<Url>, Status> {
+    let invalid = || Status::invalid_argument("etcdserver: given member URLs are invalid");
+    let urls = Url::parse_list(&texts.join(",")).map_err(|_| invalid())?;
+    if urls.is_empty() {
+        return Err(invalid());
+    }
+    Ok(urls)
 }
 
 fn member(member: &quorate_store::Member) -> Member {

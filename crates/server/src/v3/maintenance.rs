@@ -35,7 +35,7 @@ impl Maintenance for Api {
             raft_applied_index: raft.applied,
             errors: no_leader.into_iter().chain(alarms).collect(),
             db_size_in_use: live_bytes,
-            is_learner: false,
+            is_learner: self.node.is_learner(),
             storage_version: version::CLUSTER_VERSION.to_owned(),
             db_size_quota: encode::count(self.node.config().quota_bytes.unwrap_or(0)),
             downgrade_info: Some(DowngradeInfo::default()),
@@ -115,9 +115,29 @@ impl Maintenance for Api {
 
     async fn move_leader(
         &self,
-        _request: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        Err(status::unimplemented("MoveLeader"))
+        let target = request.into_inner().target_id;
+        let own = self.node.member_id();
+        if self.node.status().leader != Some(own) {
+            return Err(Status::failed_precondition("etcdserver: not leader"));
+        }
+        let header = Some(self.header(Revision::ZERO));
+        if target == own {
+            return Ok(Response::new(MoveLeaderResponse { header }));
+        }
+        let is_voter = self.node.machine().store().voters().any(|id| id == target);
+        if !is_voter {
+            return Err(Status::failed_precondition(
+                "etcdserver: bad leader transferee",
+            ));
+        }
+        if !self.node.transfer(target).await {
+            return Err(Status::unknown(
+                "etcdserver: request timed out, leader transfer took too long",
+            ));
+        }
+        Ok(Response::new(MoveLeaderResponse { header }))
     }
 
     /// No older program can read what this one writes, so no target is valid.

@@ -168,11 +168,6 @@ pub(super) fn unknown_service(service: &str) -> Status {
     ))
 }
 
-/// A method that this version does not have.
-pub(super) fn unimplemented(method: &str) -> Status {
-    Status::unimplemented(format!("method {method} not implemented"))
-}
-
 /// A command was answered as another kind of command: our own mistake.
 pub(super) fn mismatch(reply: &Reply) -> Status {
     Status::internal(format!(
