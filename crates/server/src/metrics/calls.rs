@@ -116,6 +116,11 @@ impl Calls {
         found.map(MethodId)
     }
 
+    /// Calls that began.
+    pub(super) fn started(&self) -> u64 {
+        self.0.iter().map(|counts| counts.started.get()).sum()
+    }
+
     /// Counts messages of a stream that came in.
     pub(super) fn received(&self, method: MethodId, messages: u64) {
         self.0[method.0].received.add(messages);
