@@ -25,7 +25,9 @@ use quorate_store::{Outcome, Reply};
 
 use crate::disk::{SnapshotTimes, SyncTimes};
 use crate::node::Node;
-pub(crate) use calls::{COMPACT, Call, Calls, DELETE_RANGE, MethodId, PUT, RANGE, TXN};
+pub(crate) use calls::{
+    COMPACT, Call, Calls, DELETE_RANGE, LEASE_GRANT, LEASE_REVOKE, MethodId, PUT, RANGE, TXN,
+};
 pub(crate) use framed::{count_request, count_response};
 pub(crate) use tree::{TreeCounts, WriteKind};
 
