@@ -50,6 +50,8 @@ enum Task {
     Bench(bench::Bench),
     Listing(listing::Listing),
     #[command(hide = true)]
+    Chaos(cluster::Chaos),
+    #[command(hide = true)]
     Suite(SuiteArgs),
 }
 
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Task::Soak(soak) => soak.run(),
         Task::Bench(bench) => bench.run(),
         Task::Listing(listing) => listing.run(),
+        Task::Chaos(chaos) => chaos.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };
     result.unwrap_or_else(|error| {

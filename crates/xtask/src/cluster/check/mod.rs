@@ -96,6 +96,16 @@ pub(crate) struct Counts {
     pub(crate) events: usize,
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.answered += other.answered;
+        self.unknown += other.unknown;
+        self.unknown_done += other.unknown_done;
+        self.revisions += other.revisions;
+        self.events += other.events;
+    }
+}
+
 /// All that is wrong with a history.
 pub(crate) fn check(history: &History) -> (Vec<Violation>, Counts) {
     let mut findings = Findings::default();
