@@ -182,10 +182,7 @@ pub(super) fn v2(drawn: &mut Drawn, shared: &Shared, rng: &mut Rng) -> Request {
             };
             write(Vec::new(), op)
         }
-        (30..40, _) => write(
-            vec![Guard::Value(key.clone(), None)],
-            put(&key, value, 0),
-        ),
+        (30..40, _) => write(vec![Guard::Value(key.clone(), None)], put(&key, value, 0)),
         (40..50, Some(old)) => {
             let guard = Guard::Value(key.clone(), Some(old));
             write(vec![guard], put(&key, value, 0))

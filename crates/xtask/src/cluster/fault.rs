@@ -97,7 +97,9 @@ impl Fault {
                     cluster.network.cut(one, other);
                 }
             }
-            Self::Reset(who) => return reset(cluster, who.choose(leader, members, rng), lasts).await,
+            Self::Reset(who) => {
+                return reset(cluster, who.choose(leader, members, rng), lasts).await;
+            }
             Self::Mute(who) => {
                 for (one, other) in across(&who.choose(leader, members, rng), members) {
                     cluster.network.shut(one, other);

@@ -203,6 +203,4 @@ pub(crate) struct History {
     pub(crate) watches: Vec<Watch>,
     /// The whole history as each member tells it after the run: watches from the base on.
     pub(crate) logs: Vec<Watch>,
-    /// Whether no revision may be without an event: not so of etcd's v2 store, which counts others.
-    pub(crate) is_contiguous: bool,
 }

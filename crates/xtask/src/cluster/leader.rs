@@ -23,10 +23,7 @@ impl Cluster {
             if let Some(leader) = self.leader_now().await? {
                 return Ok(leader);
             }
-            ensure!(
-                since.elapsed() < ELECTION,
-                "no leader within {ELECTION:?}"
-            );
+            ensure!(since.elapsed() < ELECTION, "no leader within {ELECTION:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -223,7 +223,10 @@ impl Cluster {
             while !is_ready(self.faces[member].client_port).await {
                 let child = self.processes[member].as_mut();
                 if let Some(status) = child.context("it does not run")?.try_wait()? {
-                    bail!("member {member} ended with {status}:\n{}", self.tail(member));
+                    bail!(
+                        "member {member} ended with {status}:\n{}",
+                        self.tail(member)
+                    );
                 }
                 ensure!(
                     started.elapsed() < START_LIMIT,
@@ -242,7 +245,10 @@ impl Cluster {
             if let Some(child) = &mut self.processes[member]
                 && let Some(status) = child.try_wait()?
             {
-                bail!("member {member} ended with {status}:\n{}", self.tail(member));
+                bail!(
+                    "member {member} ended with {status}:\n{}",
+                    self.tail(member)
+                );
             }
         }
         Ok(())

@@ -86,7 +86,10 @@ async fn one(cluster: &mut Cluster, fault: Fault, rng: &mut Rng) -> Result<Count
     let counts = round::run(cluster, &fault, load, rng).await;
     let counts = counts.with_context(|| format!("{} members, {fault:?}", cluster.len()))?;
     let took = since.elapsed().as_secs_f64();
-    println!("{} members, {fault:?}: {took:.1} s, {counts:?}", cluster.len());
+    println!(
+        "{} members, {fault:?}: {took:.1} s, {counts:?}",
+        cluster.len()
+    );
     Ok(counts)
 }
 

@@ -39,9 +39,9 @@ fn holds(pid: u32, link: &str) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return false;
     };
-    entries.flatten().any(|entry| {
-        fs::read_link(entry.path()).is_ok_and(|target| target.to_str() == Some(link))
-    })
+    entries
+        .flatten()
+        .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target.to_str() == Some(link)))
 }
 
 #[cfg(test)]

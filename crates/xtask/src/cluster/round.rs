@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use fastrand::Rng;
 use quorate_proto::etcdserverpb::HashKvRequest;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -14,7 +14,7 @@ use super::check::{self, Counts};
 use super::clients::{Client, PREFIX, Shared};
 use super::draw;
 use super::fault::Fault;
-use super::history::{Call, Guard, History, Op, Outcome, Request, State, Txn, Version, Watch};
+use super::history::{Call, History, Op, Outcome, Request, State, Version, Watch};
 use super::members::{Cluster, Program};
 use super::watchers::{Dialect, LAST, Watcher};
 
@@ -34,11 +34,11 @@ pub(super) struct Load {
     pub(super) calm: Duration,
 }
 
-/// The clients and watchers of one store.
-struct Store {
-    dialects: &'static [Dialect],
+/// The clients and watchers of a round.
+struct Busy {
     shared: Arc<Shared>,
     base: State,
+    /// Whether the last write was made.
     end: signal::Sender<bool>,
     loads: JoinSet<Result<Vec<Call>>>,
     watchers: JoinSet<Result<Watch>>,
@@ -52,59 +52,43 @@ pub(super) async fn run(
     rng: &mut Rng,
 ) -> Result<Counts> {
     let started = Instant::now();
-    let mut stores = Vec::new();
-    for dialects in stores_of(cluster.setup.program) {
-        stores.push(Store::start(cluster, dialects, started, load, rng).await?);
-    }
+    let busy = Busy::start(cluster, started, load, rng).await?;
     tokio::time::sleep(load.calm).await;
-    let struck = fault.strike(cluster, rng).await;
-    struck.with_context(|| format!("{fault:?}"))?;
+    fault.strike(cluster, rng).await?;
     cluster.heal()?;
     await_writes(cluster, started).await?;
     tokio::time::sleep(load.calm).await;
     cluster.is_whole()?;
-    let mut counts = Counts::default();
-    for store in stores {
-        let dialects = store.dialects;
-        let history = store.finish(cluster, rng).await?;
-        counts += judge(&history, cluster, dialects)?;
-    }
-    Ok(counts)
+    let history = busy.finish(cluster, rng).await?;
+    judge(&history, cluster)
 }
 
-/// Ours has one store for both dialects, etcd one for each.
-fn stores_of(program: Program) -> &'static [&'static [Dialect]] {
+/// etcd's v2 is a store of its own, and its streams fall silent when they are resumed: there is
+/// nothing to learn from it.
+fn dialects(program: Program) -> &'static [Dialect] {
     match program {
-        Program::Quorate => &[&[Dialect::V3, Dialect::V2]],
-        Program::Etcd => &[&[Dialect::V3], &[Dialect::V2]],
+        Program::Quorate => &[Dialect::V3, Dialect::V2],
+        Program::Etcd => &[Dialect::V3],
     }
 }
 
-impl Store {
-    async fn start(
-        cluster: &Cluster,
-        dialects: &'static [Dialect],
-        started: Instant,
-        load: Load,
-        rng: &mut Rng,
-    ) -> Result<Self> {
+impl Busy {
+    async fn start(cluster: &Cluster, started: Instant, load: Load, rng: &mut Rng) -> Result<Self> {
         let shared = Shared::new(Arc::clone(&cluster.faces), 0, started);
-        let (base, base_revision) = clear(&shared, dialects[0]).await?;
-        let shared = Shared::new(Arc::clone(&cluster.faces), base_revision, started);
-        let mut store = Self {
-            dialects,
-            shared,
+        let (base, base_revision) = clear(&shared).await?;
+        let mut busy = Self {
+            shared: Shared::new(Arc::clone(&cluster.faces), base_revision, started),
             base,
             end: signal::Sender::new(false),
             loads: JoinSet::new(),
             watchers: JoinSet::new(),
         };
-        for dialect in dialects {
+        for dialect in dialects(cluster.setup.program) {
             for member in 0..cluster.len() {
-                store.add(*dialect, member, load, rng)?;
+                busy.add(*dialect, member, load, rng)?;
             }
         }
-        Ok(store)
+        Ok(busy)
     }
 
     fn add(&mut self, dialect: Dialect, member: usize, load: Load, rng: &mut Rng) -> Result<()> {
@@ -120,9 +104,7 @@ impl Store {
             };
             self.loads.spawn(client.load(rng.fork()));
         }
-        let mut watcher = self.watcher(dialect, format!("{dialect:?} watch {member}"), member, rng);
-        // etcd's v2 history is a thousand events: its log is what a bound watcher was told.
-        watcher.is_bound = self.dialects == [Dialect::V2];
+        let watcher = self.watcher(dialect, format!("{dialect:?} watch {member}"), member, rng);
         self.watchers.spawn(watcher.run(CATCH_UP));
         Ok(())
     }
@@ -138,24 +120,17 @@ impl Store {
         let mut history = History {
             base: std::mem::take(&mut self.base),
             base_revision: self.shared.base_revision,
-            is_contiguous: self.dialects != [Dialect::V2],
             ..History::default()
         };
         while let Some(calls) = self.loads.join_next().await {
             history.calls.extend(calls??);
         }
         // Leases whose time is up must not end behind the last write.
-        if self.dialects[0] == Dialect::V3 {
-            self.end_leases(&mut history).await?;
-        }
+        self.end_leases(&mut history).await?;
         history.end_revision = self.last_write(cluster, &mut history).await?;
         self.end.send_replace(true);
         while let Some(watch) = self.watchers.join_next().await {
             history.watches.push(watch??);
-        }
-        if self.dialects == [Dialect::V2] {
-            history.logs = history.watches.clone();
-            return Ok(history);
         }
         for member in 0..cluster.len() {
             let name = format!("log of member {member}");
@@ -184,12 +159,12 @@ impl Store {
 
     /// Writes once more and reads everything on every member, in each way.
     async fn last_write(&self, cluster: &Cluster, history: &mut History) -> Result<i64> {
-        let mut client = self.client("last", 0)?;
+        let mut client = Client::v3("last", 0, &self.shared)?;
         let op = Op::Put {
             key: LAST.into(),
             value: format!("last-{}", self.shared.now()),
             lease: 0,
-            fresh: self.dialects[0] == Dialect::V2,
+            fresh: false,
         };
         let revision = match client.call(draw::only(op, false)).await? {
             Outcome::Ok(answer) => answer.revision,
@@ -197,7 +172,7 @@ impl Store {
         };
         history.calls.extend(client.into_calls());
         for member in 0..cluster.len() {
-            let mut client = self.client("last", member)?;
+            let mut client = Client::v3("last", member, &self.shared)?;
             for is_local in [false, true] {
                 client.call(draw::only(draw::all(None), is_local)).await?;
             }
@@ -205,42 +180,23 @@ impl Store {
         }
         Ok(revision)
     }
-
-    fn client(&self, name: &str, member: usize) -> Result<Client> {
-        match self.dialects[0] {
-            Dialect::V3 => Client::v3(name, member, &self.shared),
-            Dialect::V2 => Ok(Client::v2(name, member, &self.shared)),
-        }
-    }
 }
 
 /// Removes what an earlier round left, and reads the base of the next.
-async fn clear(shared: &Arc<Shared>, dialect: Dialect) -> Result<(State, i64)> {
-    let mut client = match dialect {
-        Dialect::V3 => Client::v3("clear", 0, shared)?,
-        Dialect::V2 => Client::v2("clear", 0, shared),
-    };
+async fn clear(shared: &Arc<Shared>) -> Result<(State, i64)> {
+    let mut client = Client::v3("clear", 0, shared)?;
     let Outcome::Ok(answer) = client.call(draw::only(draw::all(None), false)).await? else {
         bail!("no read before the round");
     };
     for (key, _) in answer.results.into_iter().flatten().flatten() {
-        let txn = Txn {
-            guards: match dialect {
-                Dialect::V3 => Vec::new(),
-                Dialect::V2 => vec![Guard::Exists(key.clone())],
-            },
-            then: vec![Op::Delete { key }],
-            otherwise: Vec::new(),
-        };
-        let is_local = false;
-        client.call(Request::Txn { txn, is_local }).await?;
+        client.call(draw::only(Op::Delete { key }, false)).await?;
     }
     // A write, so that there is a revision even before the first key.
     let op = Op::Put {
         key: format!("{PREFIX}start"),
         value: "start".into(),
         lease: 0,
-        fresh: true,
+        fresh: false,
     };
     client.call(draw::only(op, false)).await?;
     let Outcome::Ok(answer) = client.call(draw::only(draw::all(None), false)).await? else {
@@ -302,7 +258,7 @@ async fn same_hash(cluster: &Cluster, revision: i64) -> Result<()> {
     Ok(())
 }
 
-fn judge(history: &History, cluster: &Cluster, dialects: &[Dialect]) -> Result<Counts> {
+fn judge(history: &History, cluster: &Cluster) -> Result<Counts> {
     let (violations, counts) = check::check(history);
     if violations.is_empty() {
         return Ok(counts);
@@ -313,7 +269,7 @@ fn judge(history: &History, cluster: &Cluster, dialects: &[Dialect]) -> Result<C
     let path = cluster.setup.dir.join("history.txt");
     std::fs::write(&path, format!("{history:#?}"))?;
     bail!(
-        "{} violations in {dialects:?}; the history is in {}, the members' logs beside it",
+        "{} violations; the history is in {}, the members' logs beside it",
         violations.len(),
         path.display()
     )

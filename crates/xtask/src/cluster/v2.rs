@@ -85,7 +85,11 @@ fn decode(txn: &Txn, answer: &http::Answer) -> Result<Outcome> {
     let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let is_read = matches!(txn.then[..], [Op::Range { .. }]);
     if matches!(answer.status, 200 | 201) {
-        let shown = if is_read { &body["node"] } else { &body["prevNode"] };
+        let shown = if is_read {
+            &body["node"]
+        } else {
+            &body["prevNode"]
+        };
         let mut nodes = Vec::new();
         gather(shown, &mut nodes)?;
         nodes.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -114,7 +118,12 @@ fn decode(txn: &Txn, answer: &http::Answer) -> Result<Outcome> {
             succeeded: false,
             results: Vec::new(),
         })),
-        Some(300) if matches!(cause, "etcdserver: no leader" | "etcdserver: too many requests") => {
+        Some(300)
+            if matches!(
+                cause,
+                "etcdserver: no leader" | "etcdserver: too many requests"
+            ) =>
+        {
             Ok(Outcome::NotDone(cause.to_owned()))
         }
         Some(300) => Ok(Outcome::Unknown(cause.to_owned())),

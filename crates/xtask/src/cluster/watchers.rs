@@ -94,11 +94,7 @@ impl Watcher {
 
     async fn follow(&mut self) -> Result<()> {
         while !self.is_done() {
-            let life = if self.is_bound {
-                Duration::MAX
-            } else {
-                Duration::from_millis(self.rng.u64(200..LONGEST_MS))
-            };
+            let life = Duration::from_millis(self.rng.u64(200..LONGEST_MS));
             let stream = async {
                 match self.dialect {
                     Dialect::V3 => self.follow_v3().await,

@@ -69,8 +69,8 @@ fn judge(spans: &[Span<'_>], findings: &mut Findings) {
             }
         }
         let Some(newest) = newest else { continue };
-        let is_behind = span.revision < newest.revision
-            || (span.is_write && span.revision == newest.revision);
+        let is_behind =
+            span.revision < newest.revision || (span.is_write && span.revision == newest.revision);
         if is_behind {
             let text = format!(
                 "revision {} was seen before revision {} was asked for\n    by {:?}\n    then {:?}",

@@ -272,7 +272,10 @@ impl Replay<'_, '_> {
     fn blame(&self, lease: Option<i64>, revision: i64, events: &[&Event]) -> (Kind, String) {
         let what = format!("revision {revision}: {events:?}");
         if let Some(lease) = lease {
-            return (Kind::EarlyEnd, format!("lease {lease} ended early at {what}"));
+            return (
+                Kind::EarlyEnd,
+                format!("lease {lease} ended early at {what}"),
+            );
         }
         let owner = events.iter().find_map(|event| match &event.change {
             Change::Put(shown) => self.index.values.get(shown.value.as_str())?.first(),

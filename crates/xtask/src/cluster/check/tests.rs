@@ -21,7 +21,6 @@ impl Maker {
     fn new() -> Self {
         let history = History {
             base_revision: BASE,
-            is_contiguous: true,
             logs: vec![log("log of 0"), log("log of 1")],
             watches: vec![log("watch")],
             ..History::default()
@@ -483,10 +482,7 @@ fn leased() -> Maker {
         succeeded: true,
         results: Vec::new(),
     };
-    maker.note(
-        Request::Grant { lease: 7, ttl_s: 2 },
-        Outcome::Ok(answer),
-    );
+    maker.note(Request::Grant { lease: 7, ttl_s: 2 }, Outcome::Ok(answer));
     maker.call(only(put_op("k", "k1", 7)), false);
     maker
 }

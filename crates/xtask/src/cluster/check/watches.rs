@@ -39,11 +39,9 @@ pub(super) fn common_log<'a>(history: &'a History, findings: &mut Findings) -> O
             findings.push(Kind::MembersDiffer, text);
         }
     }
-    if history.is_contiguous {
-        let all = history.base_revision + 1..=history.end_revision;
-        for revision in all.filter(|revision| !log.contains_key(revision)) {
-            findings.push(Kind::Hole, format!("revision {revision} has no event"));
-        }
+    let all = history.base_revision + 1..=history.end_revision;
+    for revision in all.filter(|revision| !log.contains_key(revision)) {
+        findings.push(Kind::Hole, format!("revision {revision} has no event"));
     }
     Some(log)
 }
