@@ -175,12 +175,7 @@ impl Cluster {
     /// Waits for the end of a member that was asked to end.
     pub(super) async fn await_end(&mut self, member: Member) -> Result<()> {
         let started = Instant::now();
-        while let Some(child) = &mut self.processes[member] {
-            if child.try_wait()?.is_some() {
-                self.processes[member] = None;
-                self.network.is_run_by(member, None);
-                break;
-            }
+        while !self.has_ended(member)? {
             ensure!(
                 started.elapsed() < END_LIMIT,
                 "member {member} did not end after SIGTERM"
@@ -188,6 +183,17 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+
+    /// Whether a member has no process any more.
+    pub(super) fn has_ended(&mut self, member: Member) -> Result<bool> {
+        if let Some(child) = &mut self.processes[member]
+            && child.try_wait()?.is_some()
+        {
+            self.processes[member] = None;
+            self.network.is_run_by(member, None);
+        }
+        Ok(self.processes[member].is_none())
     }
 
     /// Stops a member's process, which keeps its sockets.
