@@ -50,8 +50,6 @@ enum Task {
     Bench(bench::Bench),
     Listing(listing::Listing),
     #[command(hide = true)]
-    Chaos(cluster::Chaos),
-    #[command(hide = true)]
     Suite(SuiteArgs),
 }
 
@@ -72,7 +70,6 @@ fn main() -> ExitCode {
         Task::Soak(soak) => soak.run(),
         Task::Bench(bench) => bench.run(),
         Task::Listing(listing) => listing.run(),
-        Task::Chaos(chaos) => chaos.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };
     result.unwrap_or_else(|error| {

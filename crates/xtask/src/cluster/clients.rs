@@ -171,6 +171,15 @@ impl Client {
         Ok(self.calls)
     }
 
+    /// Makes so many puts without a pause, and returns them.
+    pub(super) async fn flood(mut self, count: usize) -> Result<Vec<Call>> {
+        for at in 0..count {
+            let op = draw::put(&format!("{PREFIX}flood"), format!("{}-{at}", self.name), 0);
+            self.call(draw::only(op, false)).await?;
+        }
+        Ok(self.calls)
+    }
+
     /// Gives back what was called.
     pub(super) fn into_calls(self) -> Vec<Call> {
         self.calls

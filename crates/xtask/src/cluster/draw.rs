@@ -52,7 +52,8 @@ fn key(rng: &mut Rng) -> String {
     format!("{PREFIX}k{}", rng.usize(..KEYS))
 }
 
-fn put(key: &str, value: String, lease: i64) -> Op {
+/// A put in which the key's life goes on.
+pub(super) fn put(key: &str, value: String, lease: i64) -> Op {
     Op::Put {
         key: key.to_owned(),
         value,

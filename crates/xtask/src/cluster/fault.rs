@@ -43,11 +43,13 @@ pub(crate) enum Fault {
     Delay,
     /// The leader is cut off and back, again and again.
     Flap,
+    /// A follower is killed, and so much is written that the others no longer hold its place in the log.
+    Away,
 }
 
 impl Fault {
     /// All faults, as a soak draws them.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::Kill(Who::Leader),
         Self::Kill(Who::Follower),
         Self::Kill(Who::Minority),
@@ -68,6 +70,7 @@ impl Fault {
         Self::Bridge,
         Self::Delay,
         Self::Flap,
+        Self::Away,
     ];
 
     /// Strikes and lasts for two to five election timeouts.
@@ -112,6 +115,13 @@ impl Fault {
             }
             Self::Bridge => bridge(cluster, leader, rng),
             Self::Delay => delay(cluster, rng),
+            // What is written meanwhile is the round's.
+            Self::Away => {
+                for member in Who::Follower.choose(leader, members, rng) {
+                    cluster.kill(member)?;
+                }
+                return Ok(());
+            }
             Self::Flap => return flap(cluster, leader, rng).await,
         }
         tokio::time::sleep(lasts).await;

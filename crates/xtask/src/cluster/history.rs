@@ -5,6 +5,7 @@
 //! Holds no rule about what is right: that is `check`'s.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Nanoseconds of the run's clock.
 pub(crate) type Nanos = u64;
@@ -159,6 +160,22 @@ impl Call {
     /// A read that may be old.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.request, Request::Txn { is_local: true, .. })
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |at: Nanos| at as f64 / 1e6;
+        let Self {
+            client,
+            member,
+            request,
+            outcome,
+            ..
+        } = self;
+        let (from, to) = (ms(self.invoked), ms(self.returned));
+        write!(f, "{client} at member {member}, {from:.3} to {to:.3} ms")?;
+        write!(f, "\n        {request:?}\n        {outcome:?}")
     }
 }
 

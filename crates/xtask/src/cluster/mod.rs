@@ -22,18 +22,17 @@ mod v3;
 mod watchers;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use fastrand::Rng;
 
-use crate::outcome::Outcome;
 use crate::workspace;
 use check::Counts;
 use failover::End;
 use fault::{Fault, Who};
-use members::{Cluster, Program, Setup};
+pub(crate) use members::Program;
+use members::{Cluster, Setup};
 use round::Load;
 
 /// What a short run does with three members.
@@ -60,16 +59,8 @@ const WITH_FIVE: [Fault; 5] = [
 /// How often the leader ends.
 const KILLS: u32 = 20;
 const TERMINATIONS: u32 = 5;
-
-/// The suite `cluster`.
-pub(crate) fn suite(server: &Path) -> Result<Outcome> {
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    let said = runtime()?.block_on(short(Program::Quorate, server, seed));
-    Ok(Outcome::Passed(
-        said.with_context(|| format!("seed {seed}"))?,
-    ))
-}
+/// Rounds on one cluster of a soak.
+const ROUNDS: usize = 20;
 
 /// All of it once, within three minutes.
 async fn short(program: Program, server: &Path, seed: u64) -> Result<String> {
@@ -121,56 +112,30 @@ async fn failovers(cluster: &mut Cluster) -> Result<String> {
     ))
 }
 
-/// Puts faults, drawn from a seed, on a cluster under load, and checks everything it answers.
-#[derive(clap::Args)]
-pub(crate) struct Chaos {
-    /// How long.
-    #[arg(long, default_value_t = 10)]
-    minutes: u64,
-    /// What fixes load and faults; drawn if not given.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// What the members are.
-    #[arg(long, value_enum, default_value = "quorate")]
-    peer: Program,
-    /// The program; Debian's, or the one that `cargo build --release` makes, if not given.
-    #[arg(long)]
-    server: Option<PathBuf>,
-    /// How many members.
-    #[arg(long, default_value_t = 3)]
-    members: usize,
-    /// Run what the suite runs, once.
-    #[arg(long)]
-    short: bool,
-}
-
-impl Chaos {
-    pub(crate) fn run(self) -> Result<ExitCode> {
-        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        println!("seed {seed}");
-        let server = self.server.unwrap_or_else(|| match self.peer {
-            Program::Quorate => workspace::release_server(),
-            Program::Etcd => "/usr/bin/etcd".into(),
-        });
-        if self.short {
-            println!("{}", runtime()?.block_on(short(self.peer, &server, seed))?);
-            return Ok(ExitCode::SUCCESS);
+/// Puts faults drawn from the seed on clusters of three and five, turn by turn, for so many minutes;
+/// for none, does what the suite does. Says what was checked.
+pub(crate) fn soak(program: Program, server: &Path, minutes: u64, seed: u64) -> Result<String> {
+    println!("seed {seed}");
+    let said = runtime()?.block_on(async {
+        if minutes == 0 {
+            return short(program, server, seed).await;
         }
-        let setup = setup(self.peer, server, self.members)?;
-        let until = Instant::now() + Duration::from_secs(self.minutes * 60);
+        let until = Instant::now() + Duration::from_secs(minutes * 60);
         let mut rng = Rng::with_seed(seed);
-        let counts = runtime()?.block_on(async {
-            let mut cluster = Cluster::start(setup).await?;
-            let mut counts = Counts::default();
-            while Instant::now() < until {
+        let mut counts = Counts::default();
+        for members in [3, 5].into_iter().cycle() {
+            let mut cluster = Cluster::start(setup(program, server.to_owned(), members)?).await?;
+            for _ in 0..ROUNDS {
+                if Instant::now() >= until {
+                    return Ok(format!("{counts:?}"));
+                }
                 let fault = Fault::ALL[rng.usize(..Fault::ALL.len())];
                 counts += one(&mut cluster, fault, &mut rng).await?;
             }
-            anyhow::Ok(counts)
-        });
-        println!("{:?}", counts.with_context(|| format!("seed {seed}"))?);
-        Ok(ExitCode::SUCCESS)
-    }
+        }
+        unreachable!("the turns do not end by themselves")
+    });
+    said.with_context(|| format!("seed {seed}"))
 }
 
 async fn one(cluster: &mut Cluster, fault: Fault, rng: &mut Rng) -> Result<Counts> {

@@ -22,6 +22,10 @@ use super::watchers::{Dialect, LAST, Watcher};
 const RECOVERY: Duration = Duration::from_secs(30);
 /// How long watches may take to catch up after the last write.
 const CATCH_UP: Duration = Duration::from_secs(15);
+/// Writes of a flood, and how many clients make them. Above the entries that a leader keeps for a
+/// follower: 5,000 (DESIGN §5).
+const FLOOD: usize = 6_000;
+const WRITERS: usize = 64;
 /// Violations that are printed.
 const PRINTED: usize = 8;
 
@@ -52,9 +56,12 @@ pub(super) async fn run(
     rng: &mut Rng,
 ) -> Result<Counts> {
     let started = Instant::now();
-    let busy = Busy::start(cluster, started, load, rng).await?;
+    let mut busy = Busy::start(cluster, started, load, rng).await?;
     tokio::time::sleep(load.calm).await;
     fault.strike(cluster, rng).await?;
+    if *fault == Fault::Away {
+        busy.flood(cluster).await?;
+    }
     cluster.heal()?;
     await_writes(cluster, started).await?;
     tokio::time::sleep(load.calm).await;
@@ -106,6 +113,21 @@ impl Busy {
         }
         let watcher = self.watcher(dialect, format!("{dialect:?} watch {member}"), member, rng);
         self.watchers.spawn(watcher.run(CATCH_UP));
+        Ok(())
+    }
+
+    /// Writes more than a member that is behind is served from the log, through one that runs.
+    async fn flood(&mut self, cluster: &Cluster) -> Result<()> {
+        let leader = cluster.leader().await?;
+        let mut writers = JoinSet::new();
+        for at in 0..WRITERS {
+            let client = Client::v3(&format!("flood.{at}"), leader, &self.shared)?;
+            writers.spawn(client.flood(FLOOD / WRITERS));
+        }
+        while let Some(calls) = writers.join_next().await {
+            let calls = calls??;
+            self.loads.spawn(async move { Ok(calls) });
+        }
         Ok(())
     }
 

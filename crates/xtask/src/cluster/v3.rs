@@ -81,15 +81,15 @@ impl V3 {
         let (header, result) = match encode(op, is_local) {
             request_op::Request::RequestPut(put) => {
                 let answer = self.kv.put(put).await?.into_inner();
-                (answer.header.clone(), put_result(&answer))
+                (answer.header, put_result(&answer))
             }
             request_op::Request::RequestDeleteRange(delete) => {
                 let answer = self.kv.delete_range(delete).await?.into_inner();
-                (answer.header.clone(), delete_result(&answer))
+                (answer.header, delete_result(&answer))
             }
             request_op::Request::RequestRange(range) => {
                 let answer = self.kv.range(range).await?.into_inner();
-                (answer.header.clone(), range_result(&answer))
+                (answer.header, range_result(&answer))
             }
             request_op::Request::RequestTxn(_) => unreachable!("no operation is a transaction"),
         };

@@ -18,6 +18,13 @@ struct Span<'a> {
     call: Option<&'a Call>,
 }
 
+impl Span<'_> {
+    fn name(&self) -> String {
+        let watch = || format!("a watch, at {} ns", self.invoked);
+        self.call.map_or_else(watch, ToString::to_string)
+    }
+}
+
 /// Looks for what is older than something that ended before it began.
 pub(super) fn real_time(history: &History, replayed: &Replayed, findings: &mut Findings) {
     let mut spans = Vec::new();
@@ -73,8 +80,11 @@ fn judge(spans: &[Span<'_>], findings: &mut Findings) {
             span.revision < newest.revision || (span.is_write && span.revision == newest.revision);
         if is_behind {
             let text = format!(
-                "revision {} was seen before revision {} was asked for\n    by {:?}\n    then {:?}",
-                newest.revision, span.revision, newest.call, span.call
+                "revision {} was seen before revision {} was asked for\n    by {}\n    then {}",
+                newest.revision,
+                span.revision,
+                newest.name(),
+                span.name()
             );
             findings.push(Kind::Stale, text);
         }

@@ -177,14 +177,14 @@ impl Replay<'_, '_> {
         self.done.writers.extend(&writers);
         if events.is_empty() {
             for at in writers {
-                let text = format!("not in the log: {:?}", self.history.calls[at]);
+                let text = format!("not in the log: {}", self.history.calls[at]);
                 self.findings.push(Kind::LostWrite, text);
             }
             return;
         }
         if let [first, second, ..] = writers[..] {
             let (first, second) = (&self.history.calls[first], &self.history.calls[second]);
-            let text = format!("revision {revision}:\n    {first:?}\n    {second:?}");
+            let text = format!("revision {revision}:\n    {first}\n    {second}");
             self.findings.push(Kind::RevisionTwice, text);
         }
         let changes = match writers.first() {
@@ -206,7 +206,7 @@ impl Replay<'_, '_> {
         if are(events, &changes) {
             return changes;
         }
-        let text = format!("revision {revision} is {events:?}\n    asked for by {call:?}");
+        let text = format!("revision {revision} is {events:?}\n    asked for by {call}");
         self.findings.push(Kind::WrongWrite, text);
         as_told(events)
     }
@@ -283,9 +283,10 @@ impl Replay<'_, '_> {
         });
         match owner.map(|at| &self.history.calls[*at]) {
             Some(call) if matches!(call.outcome, Outcome::NotDone(_)) => {
-                (Kind::DoneAllTheSame, format!("{what}\n    {call:?}"))
+                (Kind::DoneAllTheSame, format!("{what}\n    {call}"))
             }
-            owner => (Kind::Unexplained, format!("{what}\n    value of {owner:?}")),
+            Some(call) => (Kind::Unexplained, format!("{what}\n    a value of {call}")),
+            None => (Kind::Unexplained, what),
         }
     }
 
@@ -309,7 +310,7 @@ impl Replay<'_, '_> {
             let wanted = model::range(&self.state, from, to);
             let shown = answer.results.get(*op_at).and_then(Option::as_ref);
             if shown.is_some_and(|shown| !are_shown(shown, &wanted)) {
-                let text = format!("at {revision} there is {wanted:?}\n    told {call:?}");
+                let text = format!("at {revision} there is {wanted:?}\n    told {call}");
                 self.findings.push(Kind::WrongAnswer, text);
             }
         }
@@ -336,7 +337,7 @@ impl Replay<'_, '_> {
             }
         };
         if let Some(wanted) = wrong {
-            let text = format!("wanted at revision {revision}: {wanted}\n    told {call:?}");
+            let text = format!("wanted at revision {revision}: {wanted}\n    told {call}");
             self.findings.push(Kind::WrongAnswer, text);
         }
     }
