@@ -44,7 +44,7 @@ pub(super) async fn check(cluster: &mut Cluster, member: Member) -> Result<Strin
     let led = watch(channel.clone(), true).await?;
     let mut plain = watch(channel.clone(), false).await?;
     for other in (0..cluster.len()).filter(|other| *other != member) {
-        cluster.network.cut(member, other);
+        cluster.network.cut(member, other)?;
     }
     await_no_leader(channel.clone()).await?;
     let limit = Duration::from_secs(5) + cluster.setup.election * 2 + SLACK;

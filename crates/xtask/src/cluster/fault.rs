@@ -97,7 +97,7 @@ impl Fault {
             }
             Self::CutOff(who) => {
                 for (one, other) in across(&who.choose(leader, members, rng), members) {
-                    cluster.network.cut(one, other);
+                    cluster.network.cut(one, other)?;
                 }
             }
             Self::Reset(who) => {
@@ -105,15 +105,15 @@ impl Fault {
             }
             Self::Mute(who) => {
                 for (one, other) in across(&who.choose(leader, members, rng), members) {
-                    cluster.network.shut(one, other);
+                    cluster.network.shut(one, other)?;
                 }
             }
             Self::Deaf(who) => {
                 for (one, other) in across(&who.choose(leader, members, rng), members) {
-                    cluster.network.shut(other, one);
+                    cluster.network.shut(other, one)?;
                 }
             }
-            Self::Bridge => bridge(cluster, leader, rng),
+            Self::Bridge => bridge(cluster, leader, rng)?,
             Self::Delay => delay(cluster, rng),
             // What is written meanwhile is the round's.
             Self::Away => {
@@ -158,7 +158,7 @@ fn across(these: &[Member], members: usize) -> Vec<(Member, Member)> {
 async fn reset(cluster: &Cluster, these: Vec<Member>, lasts: Duration) -> Result<()> {
     let pairs = across(&these, cluster.len());
     for (one, other) in &pairs {
-        cluster.network.cut(*one, *other);
+        cluster.network.cut(*one, *other)?;
         cluster.network.reset(*one, *other);
     }
     tokio::time::sleep(lasts).await;
@@ -169,7 +169,7 @@ async fn reset(cluster: &Cluster, these: Vec<Member>, lasts: Duration) -> Result
 }
 
 /// One member reaches all; the others fall into two halves. The leader is not the bridge.
-fn bridge(cluster: &Cluster, leader: Member, rng: &mut Rng) {
+fn bridge(cluster: &Cluster, leader: Member, rng: &mut Rng) -> Result<()> {
     let members = cluster.len();
     let mut others: Vec<_> = (0..members).filter(|member| *member != leader).collect();
     rng.shuffle(&mut others);
@@ -178,9 +178,10 @@ fn bridge(cluster: &Cluster, leader: Member, rng: &mut Rng) {
     let (one_half, other_half) = others.split_at(others.len() / 2);
     for one in one_half {
         for other in other_half {
-            cluster.network.cut(*one, *other);
+            cluster.network.cut(*one, *other)?;
         }
     }
+    Ok(())
 }
 
 fn delay(cluster: &Cluster, rng: &mut Rng) {
@@ -198,7 +199,7 @@ async fn flap(cluster: &Cluster, leader: Member, rng: &mut Rng) -> Result<()> {
     for _ in 0..6 {
         let pairs = across(&[leader], cluster.len());
         for (one, other) in &pairs {
-            cluster.network.cut(*one, *other);
+            cluster.network.cut(*one, *other)?;
         }
         tokio::time::sleep(cluster.setup.election * rng.u32(1..15) / 10).await;
         for (one, other) in &pairs {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::history::Member;
-use super::proxy::Network;
+use super::network::{Kind, Network, Ports};
 use crate::member;
 
 /// How long a cluster may take to start. Generous: a busy machine is no failure.
@@ -40,6 +40,7 @@ pub(crate) struct Setup {
     pub(crate) server: PathBuf,
     pub(crate) dir: PathBuf,
     pub(crate) members: usize,
+    pub(crate) network: Kind,
     pub(crate) election: Duration,
 }
 
@@ -55,25 +56,30 @@ pub(super) struct Cluster {
     pub(super) setup: Setup,
     /// Of each member, for clients, which outlive its processes.
     pub(super) faces: Arc<Vec<Face>>,
-    pub(super) network: Arc<Network>,
-    /// Peer ports: the one that others dial, and the one behind the proxy.
-    peer_ports: Vec<(u16, u16)>,
+    pub(super) network: Network,
+    ports: Vec<Ports>,
     processes: Vec<Option<Child>>,
 }
 
 impl Cluster {
     /// Starts all members in empty directories and waits until each is ready.
     pub(super) async fn start(setup: Setup) -> Result<Self> {
-        let ports = free_ports(setup.members * 3);
-        let faces = ports.chunks(3).map(|ports| Face {
-            client_port: ports[0],
+        let ports: Vec<_> = free_ports(setup.members * 3)
+            .chunks(3)
+            .map(|ports| Ports {
+                client: ports[0],
+                dialled: ports[1],
+                behind: ports[2],
+            })
+            .collect();
+        let faces = ports.iter().map(|ports| Face {
+            client_port: ports.client,
             run: AtomicU32::new(0),
         });
-        let peer_ports: Vec<_> = ports.chunks(3).map(|ports| (ports[1], ports[2])).collect();
         let mut cluster = Self {
             faces: Arc::new(faces.collect()),
-            network: Network::start(&peer_ports).await?,
-            peer_ports,
+            network: Network::start(setup.network, &ports).await?,
+            ports,
             processes: (0..setup.members).map(|_| None).collect(),
             setup,
         };
@@ -93,8 +99,11 @@ impl Cluster {
         ensure!(self.processes[member].is_none(), "member {member} runs");
         let log = self.log(member);
         let out = File::options().create(true).append(true).open(&log)?;
-        let child = Command::new(&self.setup.server)
-            .args(self.flags(member))
+        let mut words = self.network.place(member, self.ports[member]).before;
+        words.push(self.setup.server.display().to_string());
+        words.extend(self.flags(member));
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)
@@ -107,21 +116,24 @@ impl Cluster {
     }
 
     fn flags(&self, member: Member) -> Vec<String> {
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let client = url(self.faces[member].client_port);
-        let (dialled, listens) = self.peer_ports[member];
-        let peers = self.peer_ports.iter().enumerate();
-        let peers: Vec<_> = peers
-            .map(|(at, (dialled, _))| format!("m{at}={}", url(*dialled)))
+        let places = self.ports.iter().enumerate();
+        let mut places: Vec<_> = places
+            .map(|(at, ports)| self.network.place(at, *ports))
             .collect();
+        let peers = places.iter().enumerate();
+        let peers: Vec<_> = peers
+            .map(|(at, place)| format!("m{at}={}", place.peer_url))
+            .collect();
+        let place = places.swap_remove(member);
+        let client = place.client_url;
         let election = self.setup.election.as_millis();
         let mut flags = vec![
             format!("--name=m{member}"),
             format!("--data-dir={}", self.data_dir(member).display()),
             format!("--listen-client-urls={client}"),
             format!("--advertise-client-urls={client}"),
-            format!("--listen-peer-urls={}", url(listens)),
-            format!("--initial-advertise-peer-urls={}", url(dialled)),
+            format!("--listen-peer-urls={}", place.listen_peer_url),
+            format!("--initial-advertise-peer-urls={}", place.peer_url),
             format!("--initial-cluster={}", peers.join(",")),
             format!("--election-timeout={election}"),
             format!("--heartbeat-interval={}", election / 10),
@@ -208,7 +220,7 @@ impl Cluster {
 
     /// Undoes every fault: opens all gates, wakes and starts all members.
     pub(super) fn heal(&mut self) -> Result<()> {
-        self.network.heal();
+        self.network.heal(self.len());
         for member in 0..self.len() {
             if self.runs(member) {
                 self.wake(member)?;

@@ -14,6 +14,8 @@ mod history;
 mod leader;
 mod members;
 mod model;
+mod namespaces;
+mod network;
 mod owner;
 mod proxy;
 mod round;
@@ -21,7 +23,7 @@ mod v2;
 mod v3;
 mod watchers;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -33,6 +35,7 @@ use failover::End;
 use fault::{Fault, Who};
 pub(crate) use members::Program;
 use members::{Cluster, Setup};
+use network::Kind;
 use round::Load;
 
 /// What a short run does with three members.
@@ -47,6 +50,12 @@ const WITH_THREE: [Fault; 10] = [
     Fault::Bridge,
     Fault::Flap,
     Fault::Delay,
+];
+/// What is done with three members in namespaces of their own, where root allows.
+const IN_NAMESPACES: [Fault; 3] = [
+    Fault::CutOff(Who::Leader),
+    Fault::Mute(Who::Leader),
+    Fault::Deaf(Who::Follower),
 ];
 /// And with five.
 const WITH_FIVE: [Fault; 5] = [
@@ -66,18 +75,26 @@ const ROUNDS: usize = 20;
 async fn short(program: Program, server: &Path, seed: u64) -> Result<String> {
     let mut rng = Rng::with_seed(seed);
     let mut counts = Counts::default();
-    let mut cluster = Cluster::start(setup(program, server.to_owned(), 3)?).await?;
+    let mut cluster = Cluster::start(setup(program, server, 3, Kind::Proxies)?).await?;
     for fault in WITH_THREE {
         counts += one(&mut cluster, fault, &mut rng).await?;
     }
     let asked = cut_off(&mut cluster).await?;
     let figures = failovers(&mut cluster).await?;
     drop(cluster);
-    let mut cluster = Cluster::start(setup(program, server.to_owned(), 5)?).await?;
+    let mut cluster = Cluster::start(setup(program, server, 5, Kind::Proxies)?).await?;
     for fault in WITH_FIVE {
         counts += one(&mut cluster, fault, &mut rng).await?;
     }
-    let faults = WITH_THREE.len() + WITH_FIVE.len();
+    drop(cluster);
+    let mut faults = WITH_THREE.len() + WITH_FIVE.len();
+    if kinds().contains(&Kind::Namespaces) {
+        let mut cluster = Cluster::start(setup(program, server, 3, Kind::Namespaces)?).await?;
+        for fault in IN_NAMESPACES {
+            counts += one(&mut cluster, fault, &mut rng).await?;
+        }
+        faults += IN_NAMESPACES.len();
+    }
     Ok(format!(
         "{} answers under {faults} faults; {asked}; {figures}",
         counts.answered
@@ -123,8 +140,10 @@ pub(crate) fn soak(program: Program, server: &Path, minutes: u64, seed: u64) -> 
         let until = Instant::now() + Duration::from_secs(minutes * 60);
         let mut rng = Rng::with_seed(seed);
         let mut counts = Counts::default();
-        for members in [3, 5].into_iter().cycle() {
-            let mut cluster = Cluster::start(setup(program, server.to_owned(), members)?).await?;
+        let kinds = kinds();
+        for turn in 0.. {
+            let (members, kind) = (3 + turn % 2 * 2, kinds[turn / 2 % kinds.len()]);
+            let mut cluster = Cluster::start(setup(program, server, members, kind)?).await?;
             for _ in 0..ROUNDS {
                 if Instant::now() >= until {
                     return Ok(format!("{counts:?}"));
@@ -154,10 +173,21 @@ async fn one(cluster: &mut Cluster, fault: Fault, rng: &mut Rng) -> Result<Count
     Ok(counts)
 }
 
-fn setup(program: Program, server: PathBuf, members: usize) -> Result<Setup> {
+/// The networks that can be had here.
+fn kinds() -> Vec<Kind> {
+    if rustix::process::geteuid().is_root() {
+        vec![Kind::Proxies, Kind::Namespaces]
+    } else {
+        println!("not root: no namespaces");
+        vec![Kind::Proxies]
+    }
+}
+
+fn setup(program: Program, server: &Path, members: usize, network: Kind) -> Result<Setup> {
     Ok(Setup {
         program,
-        server,
+        server: server.to_owned(),
+        network,
         dir: workspace::empty_dir(&format!("cluster-{members}"))?,
         members,
         election: Duration::from_millis(500),

@@ -33,25 +33,25 @@ struct Gate {
 }
 
 /// Gates from each member to each other, and who the members are.
-pub(super) struct Network {
+pub(super) struct Proxies {
     gates: Vec<Vec<watch::Sender<Gate>>>,
     /// The process of each member that runs.
     pids: Mutex<Vec<Option<u32>>>,
 }
 
-impl Network {
+impl Proxies {
     /// Starts a proxy for each member: `(the port it is dialled at, the port it listens on)`.
     pub(super) async fn start(ports: &[(u16, u16)]) -> Result<Arc<Self>> {
         let row = || ports.iter().map(|_| watch::Sender::new(Gate::default()));
-        let network = Arc::new(Self {
+        let proxies = Arc::new(Self {
             gates: ports.iter().map(|_| row().collect()).collect(),
             pids: Mutex::new(vec![None; ports.len()]),
         });
         for (to, (dialled, listens)) in ports.iter().enumerate() {
             let listener = TcpListener::bind(("127.0.0.1", *dialled)).await?;
-            tokio::spawn(serve(Arc::clone(&network), listener, to, *listens));
+            tokio::spawn(serve(Arc::clone(&proxies), listener, to, *listens));
         }
-        Ok(network)
+        Ok(proxies)
     }
 
     /// Says which process is a member now.
@@ -64,19 +64,11 @@ impl Network {
         self.gates[from][to].send_modify(|gate| gate.is_shut = true);
     }
 
-    /// Lets nothing through between two members, in either direction.
-    pub(super) fn cut(&self, one: Member, other: Member) {
-        self.shut(one, other);
-        self.shut(other, one);
-    }
-
-    /// Lets everything through between two members again, at once.
-    pub(super) fn open(&self, one: Member, other: Member) {
-        for (from, to) in [(one, other), (other, one)] {
-            self.gates[from][to].send_modify(|gate| {
-                (gate.is_shut, gate.delay) = (false, Duration::ZERO);
-            });
-        }
+    /// Lets everything through from one member to another again, at once.
+    pub(super) fn open(&self, from: Member, to: Member) {
+        self.gates[from][to].send_modify(|gate| {
+            (gate.is_shut, gate.delay) = (false, Duration::ZERO);
+        });
     }
 
     /// Delays all that goes from one member to another.
@@ -91,15 +83,6 @@ impl Network {
         }
     }
 
-    /// Opens all gates.
-    pub(super) fn heal(&self) {
-        for one in 0..self.gates.len() {
-            for other in 0..one {
-                self.open(one, other);
-            }
-        }
-    }
-
     /// The member that made a connection.
     fn who(&self, stream: &TcpStream) -> Result<Option<Member>> {
         let pids = self.pids.lock().expect("no task panics with it").clone();
@@ -110,11 +93,11 @@ impl Network {
 }
 
 /// Takes the connections to one member.
-async fn serve(network: Arc<Network>, listener: TcpListener, to: Member, port: u16) {
+async fn serve(proxies: Arc<Proxies>, listener: TcpListener, to: Member, port: u16) {
     while let Ok((stream, _)) = listener.accept().await {
-        match network.who(&stream) {
+        match proxies.who(&stream) {
             Ok(Some(from)) => {
-                let (out, back) = (&network.gates[from][to], &network.gates[to][from]);
+                let (out, back) = (&proxies.gates[from][to], &proxies.gates[to][from]);
                 tokio::spawn(connection(stream, port, out.subscribe(), back.subscribe()));
             }
             // It ended before we looked.
@@ -197,26 +180,26 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
-    use super::Network;
+    use super::Proxies;
 
     /// A network of two whose members are both this process; only who dials first is known.
-    async fn pair() -> (std::sync::Arc<Network>, TcpStream, TcpStream) {
+    async fn pair() -> (std::sync::Arc<Proxies>, TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = free.local_addr().unwrap().port();
         drop(free);
         let ports = [(0, 0), (dialled, listener.local_addr().unwrap().port())];
-        let network = Network::start(&ports).await.unwrap();
-        network.is_run_by(0, Some(std::process::id()));
+        let proxies = Proxies::start(&ports).await.unwrap();
+        proxies.is_run_by(0, Some(std::process::id()));
         let near = TcpStream::connect(("127.0.0.1", dialled)).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
-        (network, near, far)
+        (proxies, near, far)
     }
 
     #[tokio::test]
     async fn a_shut_gate_holds_one_direction_back_and_loses_nothing() {
-        let (network, mut near, mut far) = pair().await;
-        network.shut(0, 1);
+        let (proxies, mut near, mut far) = pair().await;
+        proxies.shut(0, 1);
         near.write_all(b"held").await.unwrap();
         far.write_all(b"free").await.unwrap();
         let mut bytes = [0; 4];
@@ -224,16 +207,16 @@ mod tests {
         assert_eq!(&bytes, b"free");
         let early = timeout(Duration::from_millis(50), far.read(&mut bytes)).await;
         assert!(early.is_err(), "{early:?}");
-        network.open(0, 1);
+        proxies.open(0, 1);
         far.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"held");
     }
 
     #[tokio::test]
     async fn a_reset_closes_both_ends() {
-        let (network, mut near, mut far) = pair().await;
-        network.cut(0, 1);
-        network.reset(0, 1);
+        let (proxies, mut near, mut far) = pair().await;
+        proxies.shut(0, 1);
+        proxies.reset(0, 1);
         let mut bytes = [0; 4];
         assert_eq!(near.read(&mut bytes).await.unwrap_or(0), 0);
         assert_eq!(far.read(&mut bytes).await.unwrap_or(0), 0);
@@ -241,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_is_passed_on() {
-        let (_network, near, mut far) = pair().await;
+        let (_proxies, near, mut far) = pair().await;
         drop(near);
         let mut bytes = [0; 4];
         assert_eq!(far.read(&mut bytes).await.unwrap_or(0), 0);
