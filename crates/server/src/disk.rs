@@ -17,5 +17,5 @@ pub use fs::FsDisk;
 pub use lock::{DirLock, LockError};
 pub(crate) use memory::available_bytes;
 pub use segments::{Fetched, NoBytes, Reader, Segments, Span};
-pub use sync_times::{SYNC_BUCKETS, SyncTimes};
+pub use sync_times::{SnapshotTimes, SyncTimes, Times};
 pub use thread::{DiskFailure, DiskThread, KeepRoom, Mover, Persist, Persisted};

@@ -24,9 +24,11 @@ use axum::http::{Response, StatusCode};
 use quorate_store::command::RequestId;
 use quorate_store::{Outcome, Reply};
 
-use crate::disk::SyncTimes;
+use crate::disk::{SnapshotTimes, SyncTimes};
 use crate::node::Node;
-pub(crate) use calls::{COMPACT, Call, Calls, DELETE_RANGE, MethodId, PUT, RANGE, TXN};
+pub(crate) use calls::{
+    COMPACT, Call, Calls, DELETE_RANGE, LEASE_GRANT, LEASE_REVOKE, MethodId, PUT, RANGE, TXN,
+};
 pub(crate) use framed::{count_request, count_response};
 pub(crate) use tree::{TreeCounts, WriteKind};
 
@@ -102,6 +104,8 @@ pub(crate) struct Metrics {
     pub(crate) connections_bound: Counter,
     /// Bytes of bodies that have not arrived whole.
     pub(crate) arriving_bytes: Counter,
+    /// How long snapshots took that were sent whole.
+    pub(crate) snapshots: SnapshotTimes,
     pub(crate) checkpoints: Counter,
     /// The size of the newest checkpoint of this run.
     checkpoint_bytes: Counter,
@@ -166,6 +170,11 @@ impl Metrics {
     fn open(self: &Arc<Self>, counter: fn(&Metrics) -> &Counter) -> Open {
         counter(self).one();
         Open(self.clone(), counter)
+    }
+
+    /// Requests that clients have begun, of either dialect.
+    pub(crate) fn requests(&self) -> u64 {
+        self.calls.started() + self.tree.requests()
     }
 
     /// Notes a checkpoint of so many bytes.

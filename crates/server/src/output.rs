@@ -6,7 +6,7 @@
 //!
 //! O1. Bytes leave in the order in which they came, each once.
 //! O2. The buffer holds at most [`BOUND_BYTES`] and one write more; then the connection waits.
-//!     A write of [`LARGE_BYTES`] or more does not wait for the turn's end.
+//!     As much does not wait for the turn's end: it leaves at once, as far as the socket takes it.
 //! O3. After every poll of the connection either the buffer is empty or the task will be woken
 //!     when the socket has room.
 
@@ -18,11 +18,12 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// With so much waiting to leave, no more is taken.
+/// With so much waiting to leave, no more is taken. A listing comes in frames of 16 KiB: a copy of
+/// each here costs less than a write of each, and a wake of its reader.
 const BOUND_BYTES: usize = 128 << 10;
 /// What an idle connection keeps of its buffer.
 const KEEP_BYTES: usize = 16 << 10;
-/// A write of so many bytes is not worth copying: it leaves at once, behind what waits.
+/// Behind a write of so many bytes more will come: there is room for it at once.
 const LARGE_BYTES: usize = 8 << 10;
 
 /// A connection for hyper: reads as ever, writes into the buffer.
@@ -112,7 +113,7 @@ impl<W: AsyncWrite + Unpin> Waiting<W> {
         Poll::Ready(Ok(()))
     }
 
-    /// Takes bytes: into the buffer, or large ones straight to the socket.
+    /// Takes bytes: into the buffer, or straight to the socket, behind the buffer, when it is full.
     fn take(
         &mut self,
         context: &mut Context<'_>,
@@ -122,7 +123,7 @@ impl<W: AsyncWrite + Unpin> Waiting<W> {
             return Poll::Ready(Err(error));
         }
         let len: usize = slices.iter().map(|slice| slice.len()).sum();
-        if len >= LARGE_BYTES
+        if self.buffer.len() + len >= BOUND_BYTES
             && let Poll::Ready(written) = self.write_with_buffer(context, slices)
             && !matches!(written, Ok(0))
         {
@@ -134,7 +135,9 @@ impl<W: AsyncWrite + Unpin> Waiting<W> {
             self.refused = true;
             return Poll::Pending;
         }
-        if self.buffer.capacity() == 0 {
+        if len >= LARGE_BYTES && self.buffer.capacity() < BOUND_BYTES {
+            self.buffer.reserve(BOUND_BYTES - self.buffer.len());
+        } else if self.buffer.capacity() == 0 {
             self.buffer.reserve(KEEP_BYTES.max(len));
         }
         slices

@@ -9,7 +9,8 @@ use core::ops::Bound;
 
 use crate::command::{Range, SortTarget};
 use crate::{
-    FileVersion, Key, KeyRange, Refusal, Revision, Store, Value, ValueAt, ValueError, Values,
+    FileVersion, Key, KeyEnd, KeyRange, Refusal, Revision, Store, Value, ValueAt, ValueError,
+    Values,
 };
 
 /// One key of an answer; its value is read by whoever encodes it.
@@ -91,8 +92,14 @@ impl Store {
         range: &KeyRange,
         revision: Revision,
     ) -> impl Iterator<Item = (&'a Key, Option<&'a FileVersion>)> + use<'a> {
-        let found = range.bounds().map(|bounds| self.files.range(bounds));
-        let chains = found.into_iter().flatten();
+        // One key is found in half the steps of a range's two ends.
+        let (one, many) = match range.end {
+            KeyEnd::Point => (self.files.get_key_value(&range.start), None),
+            KeyEnd::Before(_) | KeyEnd::Open => {
+                (None, range.bounds().map(|bounds| self.files.range(bounds)))
+            }
+        };
+        let chains = one.into_iter().chain(many.into_iter().flatten());
         chains.map(move |(key, chain)| (key, chain.live_at(revision)))
     }
 

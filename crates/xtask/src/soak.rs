@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::cluster::{self, Program};
 use crate::{fuzz, kill, rust_checks, sim};
 
 /// Runs the long forms of the tests; stops at the first failure.
@@ -25,6 +26,12 @@ pub(crate) struct Soak {
     /// How many seeds to simulate; 0 for none.
     #[arg(long, default_value_t = 20_000)]
     seeds: u64,
+    /// How many minutes to put faults on clusters; 0 for the suite's, once each.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// What the members of clusters are.
+    #[arg(long, value_enum, default_value = "quorate")]
+    peer: Program,
     /// What fixes the load and the moments of the kills, and the first seed; drawn if not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -42,6 +49,8 @@ enum Part {
     Fuzz,
     /// A server that is killed, and its log damaged.
     Kill,
+    /// Clusters under load and faults.
+    Cluster,
 }
 
 impl Soak {
@@ -59,17 +68,28 @@ impl Soak {
         if self.wants(Part::Fuzz) && self.fuzz_seconds > 0 {
             fuzz::run(self.fuzz_seconds)?;
         }
-        if !self.wants(Part::Kill) {
-            return Ok(ExitCode::SUCCESS);
+        if self.wants(Part::Kill) {
+            let server = self.server()?;
+            println!("{}", kill::rounds(&server, self.kills, seed)?);
+            for _ in 0..self.damages {
+                println!("{}", kill::damage::check(&server)?);
+            }
         }
-        let server = match self.server {
-            Some(path) => path,
-            None => rust_checks::build_server()?,
-        };
-        println!("{}", kill::rounds(&server, self.kills, seed)?);
-        for _ in 0..self.damages {
-            println!("{}", kill::damage::check(&server)?);
+        if self.only == Some(Part::Cluster) {
+            let server = match self.peer {
+                Program::Quorate => self.server()?,
+                Program::Etcd => PathBuf::from("etcd"),
+            };
+            println!("{}", cluster::soak(self.peer, &server, self.minutes, seed)?);
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// The server under test.
+    fn server(&self) -> Result<PathBuf> {
+        match &self.server {
+            Some(path) => Ok(path.clone()),
+            None => rust_checks::build_server(),
+        }
     }
 }

@@ -1,41 +1,54 @@
-//! How long the disk takes to make things durable, for `/metrics`.
+//! How long the disk takes to make things durable, and a snapshot to be sent, for `/metrics`.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// The number of buckets, the last of them without a bound.
-pub const SYNC_BUCKETS: usize = 15;
+/// Sync durations; the buckets are those of etcd's `etcd_disk_wal_fsync_duration_seconds`, 1 ms to 8 s.
+pub type SyncTimes = Times<1, 15>;
 
-/// A histogram of sync durations; its buckets are those of etcd's
-/// `etcd_disk_wal_fsync_duration_seconds`.
-#[derive(Debug, Default)]
-pub struct SyncTimes {
-    buckets: [AtomicU64; SYNC_BUCKETS],
+/// What snapshots took; the buckets are those of etcd's
+/// `etcd_disk_backend_snapshot_duration_seconds`, 10 ms to 11 min.
+pub type SnapshotTimes = Times<10, 18>;
+
+/// A histogram of durations: so many buckets, the first up to so many milliseconds, each next one up
+/// to twice as many, the last without a bound.
+#[derive(Debug)]
+pub struct Times<const FIRST_MS: u64, const BUCKETS: usize> {
+    buckets: [AtomicU64; BUCKETS],
     total_ns: AtomicU64,
 }
 
-impl SyncTimes {
-    /// The upper bound of a bucket in milliseconds: 1, 2, 4 up to 8,192; `None` for the last.
+impl<const FIRST_MS: u64, const BUCKETS: usize> Default for Times<FIRST_MS, BUCKETS> {
+    fn default() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+            total_ns: AtomicU64::new(0),
+        }
+    }
+}
+
+impl<const FIRST_MS: u64, const BUCKETS: usize> Times<FIRST_MS, BUCKETS> {
+    /// The upper bound of a bucket in milliseconds; `None` for the last.
     #[must_use]
     pub fn bound_ms(bucket: usize) -> Option<u64> {
-        (bucket + 1 < SYNC_BUCKETS).then(|| 1 << bucket)
+        (bucket + 1 < BUCKETS).then(|| FIRST_MS << bucket)
     }
 
-    /// Counts one sync.
+    /// Counts one.
     pub fn record(&self, took: Duration) {
         let within = |bucket: &usize| match Self::bound_ms(*bucket) {
             Some(bound) => took <= Duration::from_millis(bound),
             None => true,
         };
-        let bucket = (0..SYNC_BUCKETS).find(within).unwrap_or(SYNC_BUCKETS - 1);
+        let bucket = (0..BUCKETS).find(within).unwrap_or(BUCKETS - 1);
         self.buckets[bucket].fetch_add(1, Relaxed);
         let ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         self.total_ns.fetch_add(ns, Relaxed);
     }
 
-    /// How many syncs fell into each bucket, not cumulated.
+    /// How many fell into each bucket, not cumulated.
     #[must_use]
-    pub fn counts(&self) -> [u64; SYNC_BUCKETS] {
+    pub fn counts(&self) -> [u64; BUCKETS] {
         std::array::from_fn(|bucket| self.buckets[bucket].load(Relaxed))
     }
 
@@ -51,12 +64,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn snapshots_have_etcds_bounds() {
+        let bounds: Vec<_> = (0..18).map(SnapshotTimes::bound_ms).collect();
+        assert_eq!(
+            (bounds[0], bounds[16], bounds[17]),
+            (Some(10), Some(655_360), None)
+        );
+    }
+
+    #[test]
     fn a_duration_falls_into_the_first_bucket_that_bounds_it() {
         let times = SyncTimes::default();
         for ms in [0, 1, 2, 3, 8192, 8193, 100_000] {
             times.record(Duration::from_millis(ms));
         }
-        let mut expected = [0; SYNC_BUCKETS];
+        let mut expected = [0; 15];
         (expected[0], expected[1], expected[2]) = (2, 1, 1);
         (expected[13], expected[14]) = (1, 2);
         assert_eq!(times.counts(), expected);

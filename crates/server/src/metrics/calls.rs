@@ -25,6 +25,8 @@ pub(crate) const PUT: MethodId = MethodId(1);
 pub(crate) const DELETE_RANGE: MethodId = MethodId(2);
 pub(crate) const TXN: MethodId = MethodId(3);
 pub(crate) const COMPACT: MethodId = MethodId(4);
+pub(crate) const LEASE_GRANT: MethodId = MethodId(5);
+pub(crate) const LEASE_REVOKE: MethodId = MethodId(6);
 
 const KV: &str = "etcdserverpb.KV";
 const WATCH: &str = "etcdserverpb.Watch";
@@ -42,10 +44,10 @@ pub(super) const METHODS: [(&str, &str, Kind); 27] = [
     (KV, "DeleteRange", Unary),
     (KV, "Txn", Unary),
     (KV, "Compact", Unary),
-    (KV, "RangeStream", ServerStream),
-    (WATCH, "Watch", BidiStream),
     (LEASE, "LeaseGrant", Unary),
     (LEASE, "LeaseRevoke", Unary),
+    (KV, "RangeStream", ServerStream),
+    (WATCH, "Watch", BidiStream),
     (LEASE, "LeaseKeepAlive", BidiStream),
     (LEASE, "LeaseTimeToLive", Unary),
     (LEASE, "LeaseLeases", Unary),
@@ -114,6 +116,11 @@ impl Calls {
             .iter()
             .position(|(s, m, _)| (*s, *m) == (service, method));
         found.map(MethodId)
+    }
+
+    /// Calls that began.
+    pub(super) fn started(&self) -> u64 {
+        self.0.iter().map(|counts| counts.started.get()).sum()
     }
 
     /// Counts messages of a stream that came in.
@@ -249,6 +256,8 @@ mod tests {
             (DELETE_RANGE, "/etcdserverpb.KV/DeleteRange"),
             (TXN, "/etcdserverpb.KV/Txn"),
             (COMPACT, "/etcdserverpb.KV/Compact"),
+            (LEASE_GRANT, "/etcdserverpb.Lease/LeaseGrant"),
+            (LEASE_REVOKE, "/etcdserverpb.Lease/LeaseRevoke"),
         ] {
             assert_eq!(Calls::find(path), Some(id), "{path}");
         }

@@ -121,15 +121,21 @@ fn proposals(out: &mut Text, node: &Node) {
 fn disk(out: &mut Text, node: &Node) {
     let times = node.disk_times();
     let help = "How long the log took to be durable, a sync for each batch.";
-    out.syncs("etcd_disk_wal_fsync_duration_seconds", help, &times.log);
+    out.times("etcd_disk_wal_fsync_duration_seconds", help, &times.log);
     let help = "How long a piece of a checkpoint took to be durable.";
     let checkpoints = &times.checkpoints;
-    out.syncs(
+    out.times(
         "etcd_disk_backend_commit_duration_seconds",
         help,
         checkpoints,
     );
     let metrics = node.metrics();
+    let help = "How long a snapshot took, until its client had all of it.";
+    out.times(
+        "etcd_disk_backend_snapshot_duration_seconds",
+        help,
+        &metrics.snapshots,
+    );
     let help = "Checkpoints taken.";
     out.counter("quorate_checkpoints_total", help, metrics.checkpoints.get());
     let help = "Size of the newest checkpoint taken; 0 before the first.";

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::disk::SyncTimes;
+use crate::disk::Times;
 
 /// Families of samples, one behind another.
 ///
@@ -47,14 +47,19 @@ impl Text {
         self.sample(name, labels, 1);
     }
 
-    /// A family that shows how long syncs took.
-    pub(super) fn syncs(&mut self, name: &str, help: &str, times: &SyncTimes) {
+    /// A family that shows how long something took.
+    pub(super) fn times<const FIRST_MS: u64, const BUCKETS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        times: &Times<FIRST_MS, BUCKETS>,
+    ) {
         self.family(name, "histogram", help);
         let (total, bucket_name) = (times.total(), format!("{name}_bucket"));
         let mut count = 0;
         for (bucket, within) in times.counts().into_iter().enumerate() {
             count += within;
-            let bound = SyncTimes::bound_ms(bucket)
+            let bound = Times::<FIRST_MS, BUCKETS>::bound_ms(bucket)
                 .map_or("+Inf".to_owned(), |ms| (ms as f64 / 1_000.0).to_string());
             self.sample(&bucket_name, &[("le", &bound)], count);
         }

@@ -75,6 +75,11 @@ impl TreeCounts {
         }
     }
 
+    /// Requests that came.
+    pub(crate) fn requests(&self) -> u64 {
+        self.received.iter().map(Counter::get).sum()
+    }
+
     /// Counts a request that was answered with an error.
     pub(crate) fn failed(&self, method: &str, status: u16) {
         if let Some(at) = position(method) {

@@ -1,4 +1,11 @@
 //! A running member's state, held still for a snapshot while commands go on.
+//!
+//! After each look at it, whoever makes the snapshot rests the longer the more requests came meanwhile:
+//! making and sending it would else take the cores and the machine's lock from them. Alone on the
+//! member, it goes as fast as it can.
+
+use std::cell::Cell;
+use std::time::Duration;
 
 use quorate_store::{Store, ValueError, Values};
 use tokio::runtime::Handle;
@@ -6,10 +13,20 @@ use tokio::runtime::Handle;
 use super::Node;
 use crate::snapshot::{Moment, State};
 
+/// What a request is given: some ten times what it costs.
+const REST_PER_REQUEST: Duration = Duration::from_micros(400);
+/// The longest rest after a look. A snapshot takes 64 KiB of values a look, so it is never slower
+/// than some 20 MiB/s, however many requests come.
+const LONGEST_REST: Duration = Duration::from_millis(2);
+
 /// Nothing is purged until it is dropped: what compaction leaves behind takes space until then.
 ///
 /// Used by a thread that may wait, of the runtime that the member runs on.
-pub(crate) struct Held(Node);
+pub(crate) struct Held {
+    node: Node,
+    /// Requests that had come at the last look.
+    requests: Cell<u64>,
+}
 
 impl Node {
     /// The state of this moment, and what holds it.
@@ -22,13 +39,33 @@ impl Node {
             head: cursor.head().clone(),
         };
         drop(machine);
-        (moment, Held(self.clone()))
+        let held = Held {
+            requests: Cell::new(self.metrics().requests()),
+            node: self.clone(),
+        };
+        (moment, held)
     }
+}
+
+impl Held {
+    /// Makes way for the requests that have come since the last time.
+    fn rest(&self) {
+        let requests = self.node.metrics().requests();
+        let came = requests - self.requests.replace(requests);
+        std::thread::sleep(rest_after(came));
+    }
+}
+
+fn rest_after(requests: u64) -> Duration {
+    let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+    REST_PER_REQUEST.saturating_mul(requests).min(LONGEST_REST)
 }
 
 impl State for Held {
     fn look<R>(&self, work: impl FnOnce(&Store) -> R) -> R {
-        work(self.0.machine().store())
+        let done = work(self.node.machine().store());
+        self.rest();
+        done
     }
 
     fn read<R>(
@@ -36,16 +73,30 @@ impl State for Held {
         mut attempt: impl FnMut(&Store, &dyn Values) -> Result<R, ValueError>,
     ) -> Result<R, ValueError> {
         let read = self
-            .0
+            .node
             .read(|machine, values| attempt(machine.store(), values));
-        Handle::current().block_on(read)
+        let read = Handle::current().block_on(read);
+        self.rest();
+        read
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let shared = &self.0.0;
+        let shared = &self.node.0;
         shared.machine_mut().end_walk();
         shared.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_grows_with_the_requests_up_to_its_bound() {
+        assert_eq!(rest_after(0), Duration::ZERO);
+        assert_eq!(rest_after(2), 2 * REST_PER_REQUEST);
+        assert_eq!(rest_after(u64::MAX), LONGEST_REST);
     }
 }

@@ -11,12 +11,12 @@ use super::rows::{self, LeaseRow, Marked, OursHead};
 use crate::bolt::{FileShape, Shape, Writer};
 
 /// Versions looked at while the state is held.
-const STEP: usize = 1_000;
+const STEP: usize = 512;
 /// Versions whose values are read while the state is held: each that is not in memory makes a step
 /// begin again.
-const VALUES_STEP: usize = 128;
+const VALUES_STEP: usize = 64;
 /// Bytes of values read while the state is held, about.
-const STEP_BYTES: usize = 256 << 10;
+const STEP_BYTES: usize = 64 << 10;
 
 /// Why a file could not be written.
 #[derive(Debug, thiserror::Error)]

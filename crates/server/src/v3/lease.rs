@@ -23,47 +23,14 @@ impl Lease for Api {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        let request = request.into_inner();
-        let bytes = request.encoded_len();
-        let id = if request.id == 0 {
-            self.lease_ids.next()
-        } else {
-            request.id
-        };
-        let ttl_s = request.ttl.max(self.minimum_ttl_s());
-        let body = Body::LeaseGrant { id, ttl_s };
-        body.check(limits::commands(self.node.config()))
-            .map_err(|r| status::refused(&r))?;
-        match self.propose(bytes, body).await? {
-            (header, Reply::LeaseGranted { id, ttl_s: ttl }) => {
-                let header = Some(header);
-                Ok(Response::new(LeaseGrantResponse {
-                    header,
-                    id,
-                    ttl,
-                    error: String::new(),
-                }))
-            }
-            (_, other) => Err(status::mismatch(&other)),
-        }
+        self.grant(request.into_inner()).await.map(Response::new)
     }
 
     async fn lease_revoke(
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let request = request.into_inner();
-        // The end of a lease that ran out is the same command, and goes on under the alarm.
-        if self.node.machine().store().is_raised(AlarmKind::Corrupt) {
-            return Err(status::refused(&Refusal::Corrupt));
-        }
-        let body = Body::LeaseRevoke { id: request.id };
-        match self.propose(request.encoded_len(), body).await? {
-            (header, Reply::LeaseRevoked) => Ok(Response::new(LeaseRevokeResponse {
-                header: Some(header),
-            })),
-            (_, other) => Err(status::mismatch(&other)),
-        }
+        self.revoke(request.into_inner()).await.map(Response::new)
     }
 
     type LeaseKeepAliveStream = Responses<LeaseKeepAliveResponse>;
@@ -136,6 +103,50 @@ impl Lease for Api {
 }
 
 impl Api {
+    /// LeaseGrant.
+    pub(super) async fn grant(
+        &self,
+        request: LeaseGrantRequest,
+    ) -> Result<LeaseGrantResponse, Status> {
+        let bytes = request.encoded_len();
+        let id = if request.id == 0 {
+            self.lease_ids.next()
+        } else {
+            request.id
+        };
+        let ttl_s = request.ttl.max(self.minimum_ttl_s());
+        let body = Body::LeaseGrant { id, ttl_s };
+        body.check(limits::commands(self.node.config()))
+            .map_err(|r| status::refused(&r))?;
+        match self.propose(bytes, body).await? {
+            (header, Reply::LeaseGranted { id, ttl_s: ttl }) => Ok(LeaseGrantResponse {
+                header: Some(header),
+                id,
+                ttl,
+                error: String::new(),
+            }),
+            (_, other) => Err(status::mismatch(&other)),
+        }
+    }
+
+    /// LeaseRevoke.
+    pub(super) async fn revoke(
+        &self,
+        request: LeaseRevokeRequest,
+    ) -> Result<LeaseRevokeResponse, Status> {
+        // The end of a lease that ran out is the same command, and goes on under the alarm.
+        if self.node.machine().store().is_raised(AlarmKind::Corrupt) {
+            return Err(status::refused(&Refusal::Corrupt));
+        }
+        let body = Body::LeaseRevoke { id: request.id };
+        match self.propose(request.encoded_len(), body).await? {
+            (header, Reply::LeaseRevoked) => Ok(LeaseRevokeResponse {
+                header: Some(header),
+            }),
+            (_, other) => Err(status::mismatch(&other)),
+        }
+    }
+
     async fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
         let header = Some(self.header(self.revision()));
         let renewed = self

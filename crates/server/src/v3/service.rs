@@ -1,6 +1,6 @@
 //! Which code answers a v3 call.
 //!
-//! KV and Watch are spoken by our own framing, all else by tonic.
+//! KV, Watch, and grant and revocation of leases are spoken by our own framing, all else by tonic.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -112,6 +112,15 @@ impl Services {
             "/etcdserverpb.KV/Compact" => {
                 self.unary(metrics::COMPACT, body, |request| api.compact(request))
                     .await
+            }
+            "/etcdserverpb.Lease/LeaseGrant" => {
+                let grant = |request| async move { Ok(unary::framed(&api.grant(request).await?)) };
+                self.unary(metrics::LEASE_GRANT, body, grant).await
+            }
+            "/etcdserverpb.Lease/LeaseRevoke" => {
+                let revoke =
+                    |request| async move { Ok(unary::framed(&api.revoke(request).await?)) };
+                self.unary(metrics::LEASE_REVOKE, body, revoke).await
             }
             // Boxed, or every call would carry the room for it.
             _ => return Box::pin(self.other(Request::from_parts(head, Body::new(body)))).await,

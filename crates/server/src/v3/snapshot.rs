@@ -1,7 +1,7 @@
 //! Snapshot: etcd's own file, streamed as it is made.
 //!
 //! It is made on a thread beside the connections', straight into the stream: it takes no space on
-//! disk, and no more memory than its index. While it lasts nothing is purged, so a client that is
+//! disk, and no more memory than its index. It makes way for requests (`node::hold`). While it lasts nothing is purged, so a client that is
 //! slow is given up: one that takes nothing for a minute, and one for which a snapshot lasts longer
 //! than its size allows (docs/decisions/005-snapshots.md).
 //!
@@ -74,7 +74,9 @@ fn make(node: &Node, sender: mpsc::Sender<SnapshotResponse>) -> Result<(), Statu
     let sent = contents.write(blobs).and_then(|blobs| Ok(blobs.finish()?));
     match sent {
         Ok(()) => {
-            let took_ms = began.elapsed().as_millis() as u64;
+            let took = began.elapsed();
+            node.metrics().snapshots.record(took);
+            let took_ms = took.as_millis() as u64;
             tracing::info!(bytes, took_ms, revision = revision.get(), "sent a snapshot");
             Ok(())
         }
