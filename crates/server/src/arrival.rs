@@ -25,6 +25,10 @@ const HEAD_LIMIT: Duration = Duration::from_secs(20);
 const PAUSE_LIMIT: Duration = Duration::from_secs(20);
 /// What all bodies together may hold that have not arrived whole.
 pub(crate) const MAX_BYTES: u64 = 256 << 20;
+/// How many TLS handshakes are under way at once; one more waits.
+pub(crate) const HANDSHAKES: usize = 512;
+/// How long a handshake may take, its wait included. etcd's.
+pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Files that are no client's: those of the data directory, and connections of the other ports.
 const RESERVED_FILES: u64 = 300;
 
@@ -66,6 +70,8 @@ const ANSWER: u8 = 1;
 const IDLE: u8 = 2;
 /// HTTP/2 has begun: its streams look after themselves.
 const STREAMS: u8 = 3;
+/// It is TLS that is spoken, where none is.
+const TLS: u8 = 4;
 
 impl Stage {
     pub(crate) fn new() -> Arc<Self> {
@@ -83,6 +89,16 @@ impl Stage {
     /// The preface of HTTP/2 and its first frame came in.
     pub(crate) fn speaks_http2(&self) {
         self.now.store(STREAMS, Relaxed);
+    }
+
+    /// The first bytes are those of a TLS handshake.
+    pub(crate) fn speaks_tls(&self) {
+        self.now.store(TLS, Relaxed);
+    }
+
+    /// Whether TLS was spoken.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.now.load(Relaxed) == TLS
     }
 
     /// A request's head is whole.

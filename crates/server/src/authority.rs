@@ -31,6 +31,8 @@ const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
 /// A frame longer than this before the first HEADERS is none that a client sends.
 const LONGEST: usize = 16 << 10;
+/// What TLS begins with, and nothing else that is spoken here.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// `:authority` in the static table.
 const AUTHORITY: usize = 1;
 
@@ -118,6 +120,12 @@ impl<R: AsyncRead + Unpin> AsyncRead for Mended<R> {
             let mut bytes = [0; 4096];
             let mut read = ReadBuf::new(&mut bytes);
             ready!(Pin::new(&mut this.read).poll_read(context, &mut read))?;
+            if !head.preface
+                && head.held.is_empty()
+                && read.filled().first() == Some(&TLS_HANDSHAKE)
+            {
+                this.stage.speaks_tls();
+            }
             head.take(read.filled());
             if head.framed {
                 this.stage.speaks_http2();

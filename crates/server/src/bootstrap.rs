@@ -25,7 +25,12 @@ mod srv;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use client::Client;
+
 use crate::config::{ClusterState, Config, InitialCluster, PeerUrls};
+use crate::tls::Tls;
 
 pub use discovery::DiscoveryError;
 use others::{JOINING, NEW};
@@ -117,8 +122,8 @@ pub enum BootError {
 ///
 /// # Errors
 /// [`BootError`], each with a sentence for the operator.
-pub async fn plan(config: &Config) -> Result<Plan, BootError> {
-    let plan = unlogged(config).await?;
+pub async fn plan(config: &Config, tls: &Arc<Tls>) -> Result<Plan, BootError> {
+    let plan = unlogged(config, &Client::new(tls)).await?;
     let named = |one: &Member| format!("{:x}={}={}", one.id, one.name, one.peer_urls.join("|"));
     tracing::info!(
         cluster_id = format!("{:x}", plan.cluster_id),
@@ -133,7 +138,7 @@ pub async fn plan(config: &Config) -> Result<Plan, BootError> {
     Ok(plan)
 }
 
-async fn unlogged(config: &Config) -> Result<Plan, BootError> {
+async fn unlogged(config: &Config, client: &Client) -> Result<Plan, BootError> {
     let name = &config.name;
     let (members, token) = match &config.initial_cluster {
         InitialCluster::Static(members) => (members.clone(), &config.initial_cluster_token),
@@ -156,13 +161,13 @@ async fn unlogged(config: &Config) -> Result<Plan, BootError> {
             let text = "discovery URL should not be set when joining existing initial cluster";
             return Err(BootError::Settings(text.to_owned()));
         }
-        return others::join(&begun, &JOINING).await;
+        return others::join(client, &begun, &JOINING).await;
     }
     rules::check_advertised(config, &members).await?;
-    others::refuse_running(&begun, &NEW).await?;
+    others::refuse_running(client, &begun, &NEW).await?;
     match &config.initial_cluster {
         InitialCluster::Discovery(url) => {
-            let members = discovery::join(url, &begun, &members).await?;
+            let members = discovery::join(client, url, &begun, &members).await?;
             rules::found(name, &members, url)
         }
         InitialCluster::Static(_) | InitialCluster::Srv { .. } => Ok(begun),

@@ -18,6 +18,7 @@ mod help;
 mod ids;
 mod in_force;
 mod inert;
+mod security;
 mod sources;
 mod url;
 mod util;
@@ -39,6 +40,9 @@ use clap::Parser as _;
 pub use cluster::{ClusterState, InitialCluster, PeerUrls, parse_peer_urls, peer_urls_text};
 pub use flags::{Flag, Kind, flags};
 pub use ids::{cluster_id, member_id};
+#[cfg(test)]
+pub(crate) use security::SUITES;
+pub use security::{TlsChoice, TlsVersion, Transport};
 pub use url::{ListenUrl, Scheme, Url};
 pub use util::{Restore, SnapshotCommand, UtilCommand, WriteOut};
 
@@ -75,6 +79,12 @@ pub struct Config {
     pub initial_cluster: InitialCluster,
     /// Whether a member without data begins a cluster or joins one.
     pub initial_cluster_state: ClusterState,
+    /// TLS of the client URLs and the metrics URLs.
+    pub client_tls: Transport,
+    /// TLS of the peer URLs and of the connections to other members.
+    pub peer_tls: Transport,
+    /// What TLS may be on either.
+    pub tls: TlsChoice,
     /// Goes into the member's and the cluster's id.
     pub initial_cluster_token: String,
     /// Go on as a cluster of this member alone, with the data that it has.
@@ -321,6 +331,9 @@ impl Default for Config {
                 vec![default_peer_url()],
             )])),
             initial_cluster_state: ClusterState::New,
+            client_tls: Transport::default(),
+            peer_tls: Transport::default(),
+            tls: TlsChoice::default(),
             initial_cluster_token: "etcd-cluster".to_owned(),
             force_new_cluster: false,
             strict_reconfig_check: true,

@@ -18,6 +18,7 @@ mod peer;
 pub mod serve;
 mod snapshot;
 pub mod systemd;
+pub mod tls;
 pub mod util;
 pub mod v2;
 pub mod v3;

@@ -102,6 +102,7 @@ pub(crate) struct Metrics {
     /// Connections of clients, and how many there may be.
     pub(crate) connections: Counter,
     pub(crate) connections_bound: Counter,
+    pub(crate) tls: TlsCounts,
     /// Bytes of bodies that have not arrived whole.
     pub(crate) arriving_bytes: Counter,
     /// How long snapshots took that were sent whole.
@@ -114,6 +115,24 @@ pub(crate) struct Metrics {
     peers_received: PeerBytes,
     peers_sent: PeerBytes,
     applied: Applied,
+}
+
+/// What came of connections where TLS is spoken, or was where it is not.
+#[derive(Debug, Default)]
+pub(crate) struct TlsCounts {
+    /// Handshakes that are being made.
+    pub(crate) under_way: Counter,
+    pub(crate) done: Counter,
+    /// Handshakes that failed: a certificate that is not accepted, no common version.
+    pub(crate) failed: Counter,
+    /// Handshakes that took too long.
+    pub(crate) late: Counter,
+    /// Connections that ended before they said anything.
+    pub(crate) gone: Counter,
+    /// Connections that spoke in clear where TLS is spoken.
+    pub(crate) cleartext: Counter,
+    /// Connections that spoke TLS where it is not spoken.
+    pub(crate) unexpected: Counter,
 }
 
 /// What applied commands did.
@@ -165,6 +184,11 @@ impl Metrics {
     /// Counts a client's connection as long as the answer lives.
     pub(crate) fn open_connection(self: &Arc<Self>) -> Open {
         self.open(|metrics| &metrics.connections)
+    }
+
+    /// Counts a handshake under way as long as the answer lives.
+    pub(crate) fn open_handshake(self: &Arc<Self>) -> Open {
+        self.open(|metrics| &metrics.tls.under_way)
     }
 
     fn open(self: &Arc<Self>, counter: fn(&Metrics) -> &Counter) -> Open {

@@ -7,8 +7,8 @@
 //! O1. Bytes leave in the order in which they came, each once.
 //! O2. The buffer holds at most [`BOUND_BYTES`] and one write more; then the connection waits.
 //!     As much does not wait for the turn's end: it leaves at once, as far as the socket takes it.
-//! O3. After every poll of the connection either the buffer is empty or the task will be woken
-//!     when the socket has room.
+//! O3. After every poll of the connection either all that was taken has left, from below the buffer
+//!     too, or the task will be woken when the socket has room.
 
 use std::io;
 use std::pin::Pin;
@@ -40,6 +40,8 @@ pub(crate) struct Output<W> {
 struct Waiting<W> {
     write: W,
     buffer: BytesMut,
+    /// Something was written and may wait below, as it does where it is encrypted.
+    unflushed: bool,
     /// A write was told to wait.
     refused: bool,
     failed: Option<io::Error>,
@@ -50,6 +52,7 @@ pub(crate) fn gather<R, W>(read: R, write: W) -> (Gathered<R, W>, Arc<Output<W>>
     let waiting = Waiting {
         write,
         buffer: BytesMut::new(),
+        unflushed: false,
         refused: false,
         failed: None,
     };
@@ -69,10 +72,10 @@ impl<W: AsyncWrite + Unpin> Output<W> {
     /// Writes what has gathered; to be called after each poll of the connection, by its task.
     pub(crate) fn write_out(&self, context: &mut Context<'_>) {
         let mut waiting = self.waiting();
-        if waiting.buffer.is_empty() {
+        if waiting.buffer.is_empty() && !waiting.unflushed {
             return;
         }
-        if let Poll::Ready(Err(error)) = waiting.write_buffer(context) {
+        if let Poll::Ready(Err(error)) = waiting.flush(context) {
             waiting.buffer.clear();
             waiting.failed = Some(error);
             context.waker().wake_by_ref();
@@ -91,6 +94,12 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         }
     }
 
+    /// Says this instead of whatever waits.
+    pub(crate) fn say_instead(&self, words: &[u8]) {
+        self.waiting().buffer.clear();
+        self.say(words);
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting<W>> {
         self.waiting
             .lock()
@@ -99,8 +108,17 @@ impl<W: AsyncWrite + Unpin> Output<W> {
 }
 
 impl<W: AsyncWrite + Unpin> Waiting<W> {
+    /// Writes the buffer and sees to it that all that was ever written leaves.
+    fn flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_buffer(context))?;
+        ready!(Pin::new(&mut self.write).poll_flush(context))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
     fn write_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.buffer.is_empty() {
+            self.unflushed = true;
             let written = Pin::new(&mut self.write).poll_write(context, &self.buffer);
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -156,6 +174,7 @@ impl<W: AsyncWrite + Unpin> Waiting<W> {
         let all: Vec<io::IoSlice<'_>> = std::iter::once(io::IoSlice::new(&self.buffer))
             .chain(slices.iter().map(|slice| io::IoSlice::new(slice)))
             .collect();
+        self.unflushed = true;
         let written = ready!(Pin::new(&mut self.write).poll_write_vectored(context, &all))?;
         self.buffer.advance(written.min(waited));
         Poll::Ready(Ok(written.saturating_sub(waited)))

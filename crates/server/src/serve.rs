@@ -1,6 +1,6 @@
 //! The sockets: client, peer and metrics listeners, and who answers what on them.
 //!
-//! One port speaks HTTP/1.1 and HTTP/2 without TLS. A request whose content is gRPC goes to `v3`,
+//! One port speaks HTTP/1.1 and HTTP/2, in clear or over TLS (`tls`) as its URL says. A request whose content is gRPC goes to `v3`,
 //! every other one to `v2`, which also has the small endpoints and hands v3's JSON to the gateway.
 //!
 //! Never looks into a request beyond its content type and path. How long a head may take, and how
@@ -30,9 +30,10 @@ use tokio::task::JoinSet;
 
 use crate::arrival::{self, Patience, Stage};
 use crate::authority::Mended;
-use crate::config::{Config, ListenUrl};
+use crate::config::{Config, ListenUrl, Scheme};
 use crate::gateway::Gateway;
 use crate::node::{Node, OpenError, Running};
+use crate::tls::{Accepted, CLEARTEXT_HERE, Port, Refused, Stream, Tls, TlsError};
 use crate::{metrics, output, peer, systemd, v2, v3};
 
 /// A peer that is silent for this long is asked whether it is still there, and asked again: one that
@@ -66,6 +67,9 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
+    /// TLS cannot be had as it was configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The member did not start.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -94,6 +98,7 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(&Node),
 ) -> Result<(), ServeError> {
+    Tls::check(&config)?;
     // The ports first: a second server is refused before it touches the directory.
     let clients = bind(&config.listen_client_urls).await?;
     let peers = bind(&config.listen_peer_urls).await?;
@@ -108,10 +113,11 @@ pub async fn run(
         gateway: (node.config().enable_grpc_gateway).then(|| Gateway::new(v3.clone())),
         v3,
         node: node.clone(),
+        tls: node.tls().clone(),
         room: Room::new(&node),
     });
     let grant = |role| (app.clone(), role, closed.clone());
-    let mut listen = |sockets: Vec<TcpListener>, role| {
+    let mut listen = |sockets: Vec<Listener>, role| {
         for socket in sockets {
             let (app, role, closed) = grant(role);
             listeners.spawn(accept(socket, app, role, closed));
@@ -140,16 +146,7 @@ pub async fn run(
             None => {
                 listen(clients, Role::Client);
                 tracing::info!("ready to serve client requests");
-                let urls: Vec<String> = node
-                    .config()
-                    .listen_client_urls
-                    .iter()
-                    .map(|listen| listen.url.to_string())
-                    .collect();
-                tracing::info!(
-                    address = urls.join(","),
-                    "serving client traffic insecurely; this is strongly discouraged!"
-                );
+                say_how_clients_are_served(node.config());
                 systemd::notify_ready();
                 ready(&node);
                 loop {
@@ -177,6 +174,27 @@ pub async fn run(
     halted.map_or(Ok(()), |reason| Err(ServeError::Halted(reason)))
 }
 
+/// etcd's lines, which tools look for.
+fn say_how_clients_are_served(config: &Config) {
+    let urls = config.listen_client_urls.iter().map(|listen| &listen.url);
+    for url in urls {
+        let address = url.to_string();
+        match url.scheme {
+            Scheme::Https => tracing::info!(address, "serving client traffic securely"),
+            Scheme::Http => tracing::info!(
+                address,
+                "serving client traffic insecurely; this is strongly discouraged!"
+            ),
+        }
+    }
+}
+
+/// A port that is listened on.
+struct Listener {
+    socket: TcpListener,
+    scheme: Scheme,
+}
+
 #[derive(Clone, Copy)]
 enum Role {
     Client,
@@ -188,6 +206,7 @@ struct App {
     v3: v3::Services,
     gateway: Option<Gateway>,
     node: Node,
+    tls: Arc<Tls>,
     room: Room,
 }
 
@@ -219,7 +238,7 @@ impl Room {
     }
 }
 
-async fn bind(urls: &[ListenUrl]) -> Result<Vec<TcpListener>, ServeError> {
+async fn bind(urls: &[ListenUrl]) -> Result<Vec<Listener>, ServeError> {
     let mut listeners = Vec::new();
     for ListenUrl { url, address } in urls {
         let bound = TcpListener::bind(address).await;
@@ -229,7 +248,10 @@ async fn bind(urls: &[ListenUrl]) -> Result<Vec<TcpListener>, ServeError> {
                 .with_time(KEEPALIVE)
                 .with_interval(KEEPALIVE);
             SockRef::from(&listener).set_tcp_keepalive(&keepalive)?;
-            Ok(listener)
+            Ok(Listener {
+                socket: listener,
+                scheme: url.scheme,
+            })
         });
         let failed = |error| ServeError::Listen {
             url: url.to_string(),
@@ -241,25 +263,20 @@ async fn bind(urls: &[ListenUrl]) -> Result<Vec<TcpListener>, ServeError> {
 }
 
 /// Takes connections until the server closes, then waits for those that are open.
-async fn accept(
-    listener: TcpListener,
-    app: Arc<App>,
-    role: Role,
-    mut closed: watch::Receiver<bool>,
-) {
+async fn accept(listener: Listener, app: Arc<App>, role: Role, mut closed: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     let room = app.room.of(role);
     loop {
         let accepted = tokio::select! {
-            accepted = take(&listener, room) => accepted,
+            accepted = take(&listener.socket, room) => accepted,
             () = told(&mut closed) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         match accepted {
             Ok((stream, from, place)) => {
-                let serving = connection(stream, from, app.clone(), role, closed.clone());
+                let (app, scheme, closed) = (app.clone(), listener.scheme, closed.clone());
                 connections.spawn(async move {
-                    serving.await;
+                    open(stream, from, app, role, scheme, closed).await;
                     drop(place);
                 });
             }
@@ -291,20 +308,50 @@ async fn take(
     Ok((stream, from, place))
 }
 
-async fn connection(
+/// Makes the handshake, if there is one to make, and serves the connection.
+async fn open(
     stream: TcpStream,
+    from: SocketAddr,
+    app: Arc<App>,
+    role: Role,
+    scheme: Scheme,
+    mut closed: watch::Receiver<bool>,
+) {
+    // A socket that cannot be told is slow, not wrong.
+    let _ = stream.set_nodelay(true);
+    let counted = matches!(role, Role::Client).then(|| app.node.metrics().open_connection());
+    let accepted = match scheme {
+        Scheme::Http => Some(Accepted {
+            stream: Stream::Plain(stream),
+            client: None,
+        }),
+        Scheme::Https => tokio::select! {
+            accepted = app.shake_hands(stream, from, role) => accepted,
+            () = told(&mut closed) => None,
+        },
+    };
+    if let Some(accepted) = accepted {
+        connection(accepted, from, app, role, closed).await;
+    }
+    drop(counted);
+}
+
+async fn connection(
+    accepted: Accepted,
     from: SocketAddr,
     app: Arc<App>,
     role: Role,
     mut closed: watch::Receiver<bool>,
 ) {
-    // A socket that cannot be told is slow, not wrong.
-    let _ = stream.set_nodelay(true);
-    let streams = app.node.config().max_concurrent_streams;
-    let counted = matches!(role, Role::Client).then(|| app.node.metrics().open_connection());
+    let Accepted { stream, client } = accepted;
+    let node = app.node.clone();
+    let streams = node.config().max_concurrent_streams;
     let stage = Stage::new();
     let asked = stage.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if let Some(client) = &client {
+            request.extensions_mut().insert(client.clone());
+        }
         let (app, stage) = (app.clone(), asked.clone());
         stage.asked();
         async move {
@@ -333,6 +380,8 @@ async fn connection(
         .max_send_buf_size(STREAM_OUTPUT_BYTES);
     if matches!(role, Role::Peer) {
         // What becomes of it after the upgrade is written at once.
+        let (read, write) = stream.into_split();
+        let stream = tokio::io::join(Mended::new(read, stage.clone()), write);
         let mut serving =
             pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let mut told = pin!(told(&mut closed).fuse());
@@ -342,6 +391,11 @@ async fn connection(
                 serving.as_mut().graceful_shutdown();
             }
             let served = serving.as_mut().poll(context);
+            if stage.is_tls() {
+                node.metrics().tls.unexpected.one();
+                tracing::warn!(remote_addr = %from, "rejected connection: TLS was spoken to an http URL");
+                return Poll::Ready(Ok(()));
+            }
             if served.is_pending() && patience.poll_over(&stage, context).is_ready() {
                 return Poll::Ready(Ok(()));
             }
@@ -362,6 +416,13 @@ async fn connection(
             serving.as_mut().graceful_shutdown();
         }
         let served = serving.as_mut().poll(context);
+        if stage.is_tls() {
+            output.say_instead(CLEARTEXT_HERE);
+            output.write_out(context);
+            node.metrics().tls.unexpected.one();
+            tracing::warn!(remote_addr = %from, "rejected connection: TLS was spoken to an http URL");
+            return Poll::Ready(Ok(()));
+        }
         if served.is_pending() && patience.poll_over(&stage, context).is_ready() {
             output.say(TOO_LATE);
             output.write_out(context);
@@ -374,7 +435,6 @@ async fn connection(
     if let Err(error) = served {
         tracing::debug!(%error, %from, "connection ended");
     }
-    drop(counted);
 }
 
 /// Waits until the server closes.
@@ -384,6 +444,41 @@ async fn told(closed: &mut watch::Receiver<bool>) {
 }
 
 impl App {
+    /// The connection after its handshake; `None` for one that is not served, which is logged.
+    async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+        role: Role,
+    ) -> Option<Accepted> {
+        let (port, endpoint) = match role {
+            Role::Client | Role::Metrics => (Port::Client, "client"),
+            Role::Peer => (Port::Peer, "peer"),
+        };
+        let metrics = self.node.metrics();
+        let under_way = metrics.open_handshake();
+        let accepted = self.tls.accept(stream, from, port).await;
+        drop(under_way);
+        let counts = &metrics.tls;
+        match &accepted {
+            Ok(_) => counts.done.one(),
+            Err(Refused::Gone) => counts.gone.one(),
+            Err(Refused::Late) => counts.late.one(),
+            Err(Refused::Cleartext) => counts.cleartext.one(),
+            Err(Refused::Failed(_)) => counts.failed.one(),
+        }
+        let told = |error: &Refused| match error {
+            // Probes of a port would fill the log.
+            Refused::Gone => tracing::debug!(remote_addr = %from, "{endpoint}: nothing was said"),
+            error => tracing::warn!(
+                remote_addr = %from,
+                %error,
+                "rejected connection on {endpoint} endpoint"
+            ),
+        };
+        accepted.inspect_err(told).ok()
+    }
+
     async fn answer(&self, role: Role, request: Request<Incoming>) -> Response<Body> {
         if matches!(role, Role::Client) && is_grpc(&request) {
             return self.v3.answer(request).await;

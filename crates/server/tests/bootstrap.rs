@@ -17,6 +17,12 @@ use tokio::task::JoinSet;
 mod ports;
 
 /// A member that serves until the test's runtime ends.
+/// Of a member without certificates.
+fn tls() -> std::sync::Arc<quorate::tls::Tls> {
+    let config = quorate::config::Config::default();
+    quorate::tls::Tls::load(&config).expect("there is nothing to load")
+}
+
 struct Running {
     client: SocketAddr,
     peer: SocketAddr,
@@ -83,7 +89,7 @@ impl Running {
     }
 
     async fn join(&self, token: &str, name: &str, port: u16) -> Result<Plan, DiscoveryError> {
-        match bootstrap::plan(&self.member(token, name, port)).await {
+        match bootstrap::plan(&self.member(token, name, port), &tls()).await {
             Ok(plan) => Ok(plan),
             Err(BootError::Discovery(error)) => Err(error),
             Err(error) => panic!("{error}"),
@@ -114,7 +120,7 @@ fn three_members_find_one_another_and_a_fourth_one_is_too_late() {
         let mut joining = JoinSet::new();
         for (port, name) in (1_u16..).zip(["a", "b", "c"]) {
             let settings = store.member("/d/token", name, port);
-            joining.spawn(async move { bootstrap::plan(&settings).await });
+            joining.spawn(async move { bootstrap::plan(&settings, &tls()).await });
         }
         let plans = joining.join_all().await;
         let plans: Vec<_> = plans
@@ -179,7 +185,7 @@ fn a_token_that_makes_no_cluster_is_refused() {
             "{entry:?}"
         );
         let elsewhere = settings(&format!("--discovery http://{}/version", store.peer));
-        let elsewhere = bootstrap::plan(&elsewhere)
+        let elsewhere = bootstrap::plan(&elsewhere, &tls())
             .await
             .expect_err("no such service");
         let text = elsewhere.to_string();
@@ -198,7 +204,7 @@ fn a_running_member_tells_what_cluster_it_is_in() {
             first.peer
         );
         let existing = settings(&format!("{line} --initial-cluster-state existing"));
-        let error = bootstrap::plan(&existing)
+        let error = bootstrap::plan(&existing, &tls())
             .await
             .expect_err("nobody added it");
         let text = error.to_string();
@@ -207,7 +213,7 @@ fn a_running_member_tells_what_cluster_it_is_in() {
             "does not know this member's peer URLs http://127.0.0.1:1: add it first",
         ];
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
-        let error = bootstrap::plan(&settings(&line)).await;
+        let error = bootstrap::plan(&settings(&line), &tls()).await;
         let error = error.expect_err("a cluster runs there");
         assert!(matches!(error, BootError::OtherCluster { .. }), "{error}");
     });

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use quorate::config::{self, AutoCompaction, Config, Invocation, LogOutput, UsageError};
+use quorate::config::{self, AutoCompaction, Config, Invocation, LogOutput, Transport, UsageError};
 
 fn parse(args: &[&str], env: &[(&str, &str)], file: &str) -> Result<Invocation, UsageError> {
     let env = env
@@ -77,18 +77,13 @@ fn check_settings(config: &Config, warnings: &[String]) {
             keep_at_least: 0
         }
     );
+    assert!(config.client_tls.cert_file.is_none() && !config.client_tls.client_cert_auth);
+    assert_eq!(config.peer_tls.allowed_cns, ["a", "b"]);
     let named: Vec<_> = warnings
         .iter()
         .filter_map(|text| text.split(' ').next())
         .collect();
-    assert_eq!(
-        named,
-        [
-            "--grpc-keepalive-min-time",
-            "--client-cert-auth",
-            "--peer-cert-allowed-cn"
-        ]
-    );
+    assert_eq!(named, ["--grpc-keepalive-min-time"]);
 }
 
 #[test]
@@ -216,4 +211,61 @@ fn a_file_that_cannot_be_read_is_named() {
     let result = config::parse(args, [], |_| Err(io::Error::from(io::ErrorKind::NotFound)));
     let text = result.expect_err("refused").to_string();
     assert!(text.contains("none.yaml: entity not found"), "{text}");
+}
+
+#[test]
+fn both_groups_of_security_have_etcds_keys() {
+    let group = "
+  cert-file: c
+  key-file: k
+  client-cert-file: cc
+  client-key-file: ck
+  client-cert-auth: true
+  trusted-ca-file: ca
+  auto-tls: true
+  allowed-hostname: [h, i]
+  skip-client-san-verification: true
+";
+    let (config, warnings) = served(&format!(
+        "client-transport-security:{group}peer-transport-security:{group}\
+         listen-client-urls: https://127.0.0.1:1\nadvertise-client-urls: https://127.0.0.1:1\n\
+         listen-peer-urls: https://127.0.0.1:2\ncipher-suites: \
+         [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305]\n\
+         self-signed-cert-validity: 3\ntls-min-version: TLS1.2\n"
+    ));
+    let whole = Transport {
+        cert_file: Some("c".into()),
+        key_file: Some("k".into()),
+        client_cert_file: Some("cc".into()),
+        client_key_file: Some("ck".into()),
+        client_cert_auth: true,
+        trusted_ca_file: Some("ca".into()),
+        crl_file: None,
+        allowed_cns: vec![],
+        allowed_hostnames: vec!["h".to_owned(), "i".to_owned()],
+        auto: true,
+        skip_client_san: true,
+    };
+    assert_eq!(config.peer_tls, whole);
+    let client = Transport {
+        skip_client_san: false,
+        ..whole
+    };
+    assert_eq!(config.client_tls, client);
+    assert_eq!(
+        config.tls.cipher_suites,
+        [
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256"
+        ]
+    );
+    assert_eq!(config.tls.self_signed_years, 3);
+    let warnings = warnings.join("\n");
+    for part in [
+        "--client-skip-client-san-verification does nothing",
+        "ignoring client auto TLS since certs given",
+        "ignoring peer auto TLS since certs given",
+    ] {
+        assert!(warnings.contains(part), "{warnings}");
+    }
 }

@@ -139,14 +139,6 @@ fn what_would_be_a_lie_is_refused() {
         ),
         ("--proxy on", "--proxy=on: there is no v2 proxy in Quorate"),
         (
-            "--listen-peer-urls https://127.0.0.1:2380",
-            "TLS comes with a later version of Quorate",
-        ),
-        (
-            "--listen-client-urls https://127.0.0.1:1 --advertise-client-urls https://a:1",
-            "TLS comes with a later version of Quorate",
-        ),
-        (
             "--listen-peer-urls unix://a:1",
             "unix sockets are not served by Quorate yet",
         ),

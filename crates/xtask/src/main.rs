@@ -32,6 +32,7 @@ mod sim;
 mod snapshot;
 mod soak;
 mod suites;
+mod tls;
 mod tools;
 mod workspace;
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::outcome::Outcome;
 use crate::{
     architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
-    pytest, python_etcd, rust_checks, sim, snapshot,
+    pytest, python_etcd, rust_checks, sim, snapshot, tls,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -142,6 +142,12 @@ pub(crate) const SUITES: &[Suite] = &[
         60,
         "snapshots between Quorate and etcd 3.4.23, both ways",
         snapshot::suite,
+    ),
+    suite(
+        "tls",
+        60,
+        "curl, openssl and etcdctl over TLS, with certificates that change",
+        tls::suite,
     ),
     suite(
         "examples",

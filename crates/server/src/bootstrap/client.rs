@@ -1,28 +1,33 @@
 //! HTTP as a client: one question, one answer, within a time.
 
 use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, Request};
+use axum::http::{HeaderMap, Method, Request, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::rt;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
-/// How long a connection may take, and how long a silent one is trusted.
+use crate::config::{Scheme, Url};
+use crate::tls::{Stream, Tls};
+
+/// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-type Connector = HttpConnector;
-
 /// Clones share their connections.
 #[derive(Clone)]
-pub(super) struct Client(legacy::Client<Connector, Full<Bytes>>);
+pub(super) struct Client(legacy::Client<Dial, Full<Bytes>>);
 
 /// An answer, whatever its status.
 #[derive(Debug)]
@@ -32,17 +37,79 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// Where TLS to members and to discovery services begins.
-fn connector() -> Connector {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT));
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector
+/// Dials as members do, over TLS where the URL says so.
+#[derive(Clone)]
+struct Dial(Arc<Tls>);
+
+/// A connection as the client wants it.
+struct Dialled(TokioIo<Stream>);
+
+impl tower::Service<Uri> for Dial {
+    type Response = Dialled;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Dialled>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let tls = self.0.clone();
+        Box::pin(async move {
+            let is_https = uri.scheme_str() == Some("https");
+            let (scheme, usual) = match is_https {
+                true => (Scheme::Https, 443),
+                false => (Scheme::Http, 80),
+            };
+            let url = Url {
+                scheme,
+                host: uri.host().unwrap_or_default().to_owned(),
+                port: uri.port_u16().unwrap_or(usual),
+            };
+            let connected = timeout(CONNECT, tls.connect(&url)).await;
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "connection timed out");
+            Ok(Dialled(TokioIo::new(connected.map_err(late)??)))
+        })
+    }
+}
+
+impl Connection for Dialled {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl rt::Read for Dialled {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, into)
+    }
+}
+
+impl rt::Write for Dialled {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 impl Client {
-    pub(super) fn new() -> Self {
-        Self(legacy::Client::builder(TokioExecutor::new()).build(connector()))
+    pub(super) fn new(tls: &Arc<Tls>) -> Self {
+        Self(legacy::Client::builder(TokioExecutor::new()).build(Dial(tls.clone())))
     }
 
     /// # Errors

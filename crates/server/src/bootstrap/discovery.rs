@@ -92,12 +92,13 @@ struct Session<'a> {
 
 /// Registers the one member of `own`, whose URLs are `urls`, and waits for the others.
 pub(super) async fn join(
+    client: &Client,
     url: &str,
     own: &Plan,
     urls: &PeerUrls,
 ) -> Result<PeerUrls, DiscoveryError> {
     let session = Session {
-        client: Client::new(),
+        client: client.clone(),
         url: url.trim_end_matches('/'),
         own_id: format!("{:x}", own.member_id),
         own_pairs: peer_urls_text(urls),
@@ -356,7 +357,7 @@ mod tests {
             })
             .await;
             let session = Session {
-                client: Client::new(),
+                client: Client::new(&super::super::tests::tls()),
                 url: &format!("{url}/token"),
                 own_id: "1".to_owned(),
                 own_pairs: "a=http://a:1".to_owned(),

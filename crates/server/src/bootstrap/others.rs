@@ -33,8 +33,12 @@ struct ToldMember {
 }
 
 /// Refuses to begin a cluster at URLs where one runs that does not wait for this member.
-pub(super) async fn refuse_running(begun: &Plan, within: &Duration) -> Result<(), BootError> {
-    let mut asked = ask(begun, *within);
+pub(super) async fn refuse_running(
+    client: &Client,
+    begun: &Plan,
+    within: &Duration,
+) -> Result<(), BootError> {
+    let mut asked = ask(client, begun, *within);
     while let Some(answer) = asked.join_next().await {
         let Ok((_, Ok(told))) = answer else { continue };
         check_running(begun, &told)?;
@@ -60,8 +64,12 @@ fn check_running(begun: &Plan, told: &Told) -> Result<(), BootError> {
 }
 
 /// The plan to join the cluster that the others are in; `listed` is what `--initial-cluster` says.
-pub(super) async fn join(listed: &Plan, within: &Duration) -> Result<Plan, BootError> {
-    let mut asked = ask(listed, *within);
+pub(super) async fn join(
+    client: &Client,
+    listed: &Plan,
+    within: &Duration,
+) -> Result<Plan, BootError> {
+    let mut asked = ask(client, listed, *within);
     let mut failures = Vec::new();
     let mut refused = None;
     while let Some(answer) = asked.join_next().await {
@@ -162,8 +170,7 @@ async fn listed_as<'a>(
 }
 
 /// Asks all members of the plan but this one.
-fn ask(plan: &Plan, within: Duration) -> JoinSet<(String, Result<Told, String>)> {
-    let client = Client::new();
+fn ask(client: &Client, plan: &Plan, within: Duration) -> JoinSet<(String, Result<Told, String>)> {
     let mut asked = JoinSet::new();
     let others = plan.members.iter().filter(|one| one.id != plan.member_id);
     for url in others.flat_map(|member| member.peer_urls.clone()) {

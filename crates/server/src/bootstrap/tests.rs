@@ -1,5 +1,8 @@
 //! Plans against others that answer as they are told to.
 
+use std::sync::Arc;
+
+use crate::tls::Tls;
 use std::ffi::OsString;
 
 use super::canned::{block_on, serve};
@@ -14,8 +17,13 @@ fn settings(line: &str) -> Config {
     }
 }
 
+/// Of a member without certificates.
+pub(super) fn tls() -> Arc<Tls> {
+    Tls::load(&Config::default()).expect("there is nothing to load")
+}
+
 fn planned(line: &str) -> Result<Plan, BootError> {
-    block_on(plan(&settings(line)))
+    block_on(plan(&settings(line), &tls()))
 }
 
 fn refusal(line: &str) -> String {
@@ -60,7 +68,7 @@ fn beside(
 ) -> Result<Plan, String> {
     block_on(async {
         let line = with_other(&other(cluster_id, members).await);
-        let plan = plan(&settings(&format!("{line} {flags}"))).await;
+        let plan = plan(&settings(&format!("{line} {flags}")), &tls()).await;
         plan.map_err(|error| error.to_string())
     })
 }
@@ -182,7 +190,7 @@ fn a_member_that_the_running_cluster_does_not_have_begins_no_other_one() {
             ))
         })
         .await;
-        let error = plan(&settings(&with_other(&url)))
+        let error = plan(&settings(&with_other(&url)), &tls())
             .await
             .expect_err("it was removed");
         assert!(matches!(error, BootError::Removed { .. }), "{error}");

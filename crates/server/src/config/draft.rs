@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AutoCompaction, Config, InitialCluster, ListenUrl, PeerUrls, Url, Warning, duration};
+use super::{
+    AutoCompaction, Config, InitialCluster, ListenUrl, PeerUrls, Url, Warning, duration, security,
+};
 
 /// A configuration in the making.
 pub(super) struct Draft {
@@ -93,6 +95,18 @@ impl Draft {
                     .to_owned(),
             );
         }
+        let clients = match self.listen_client_urls.take() {
+            Some(urls) => bindable(urls)?,
+            None => self.config.listen_client_urls.clone(),
+        };
+        let peers = bindable(std::mem::take(&mut self.listen_peer_urls))?;
+        let metrics = bindable(std::mem::take(&mut self.listen_metrics_urls))?;
+        let listen = security::Listen {
+            clients: &clients,
+            peers: &peers,
+            metrics: &metrics,
+        };
+        security::judge(&mut self, &listen)?;
         let mut config = self.config;
         config.auto_compaction = auto_compaction;
         config.initial_cluster = initial_cluster;
@@ -101,11 +115,9 @@ impl Draft {
             .unwrap_or_else(|| format!("{}.etcd", config.name).into());
         config.heartbeat_interval = Duration::from_millis(self.heartbeat_ms);
         config.election_timeout = Duration::from_millis(self.election_ms);
-        config.listen_peer_urls = bindable(self.listen_peer_urls)?;
-        config.listen_metrics_urls = bindable(self.listen_metrics_urls)?;
-        if let Some(urls) = self.listen_client_urls {
-            config.listen_client_urls = bindable(urls)?;
-        }
+        config.listen_client_urls = clients;
+        config.listen_peer_urls = peers;
+        config.listen_metrics_urls = metrics;
         if let Some(urls) = self.advertise_client_urls {
             config.advertise_client_urls = urls;
         }

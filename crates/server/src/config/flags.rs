@@ -1,7 +1,7 @@
 //! What a flag is: its name, how its value is written, and what setting it does.
 //!
-//! Owns the shape of the two tables, [`in_force`](super::in_force) and [`inert`](super::inert), the
-//! look-up in them, and how Go writes booleans and numbers. A flag is one row: name, documentation
+//! Owns the shape of the tables, [`in_force`](super::in_force), [`security`](super::security) and
+//! [`inert`](super::inert), the look-up in them, and how Go writes booleans and numbers. A flag is one row: name, documentation
 //! and effect stand together, and the command line, the environment, the YAML file, the help text
 //! and the tests all read the same row. Never reads an argument or a variable itself.
 //!
@@ -9,7 +9,7 @@
 //! F2. A row's default, when it has one, is a value that the row accepts.
 
 use super::draft::Draft;
-use super::{duration, in_force, inert};
+use super::{duration, in_force, inert, security};
 
 /// How a flag's value is written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,7 +61,10 @@ pub(super) enum Effect {
 
 /// All flags: those in force in the order of the help text, then those without effect.
 pub fn flags() -> impl Iterator<Item = &'static Flag> {
-    in_force::TABLE.iter().chain(inert::TABLE)
+    in_force::TABLE
+        .iter()
+        .chain(security::TABLE)
+        .chain(inert::TABLE)
 }
 
 pub(super) fn find(name: &str) -> Option<&'static Flag> {

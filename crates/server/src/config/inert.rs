@@ -6,8 +6,8 @@
 
 use super::flags::{Effect, Flag, Kind};
 
-const TLS: &str = "TLS comes with a later version; connections are served in cleartext";
 const CLUSTER: &str = "clusters of several members come with a later version";
+const SAN: &str = "a client's address is never compared with its certificate, as in etcd";
 const DISCOVERY: &str = "it is of discovery by v3 keys, which is not in it";
 const AUTH: &str = "authentication comes with a later version";
 const LATER: &str = "it comes with a later version";
@@ -82,30 +82,7 @@ pub(super) const TABLE: &[Flag] = &[
     inert("downgrade-check-time", "from 3.6", "5s", Duration, CLUSTER),
     inert("next-cluster-version-compatible", "3.4", "false", Bool, CLUSTER),
     // Security.
-    inert("cert-file", "all", "", Text, TLS),
-    inert("key-file", "all", "", Text, TLS),
-    inert("client-cert-file", "from 3.5", "", Text, TLS),
-    inert("client-key-file", "from 3.5", "", Text, TLS),
-    inert("client-cert-auth", "all", "false", Bool, TLS),
-    inert("client-crl-file", "all", "", Text, TLS),
-    inert("client-cert-allowed-hostname", "all", "", List, TLS),
-    inert("trusted-ca-file", "all", "", Text, TLS),
-    inert("auto-tls", "all", "false", Bool, TLS),
-    inert("peer-cert-file", "all", "", Text, TLS),
-    inert("peer-key-file", "all", "", Text, TLS),
-    inert("peer-client-cert-file", "from 3.5", "", Text, TLS),
-    inert("peer-client-key-file", "from 3.5", "", Text, TLS),
-    inert("peer-client-cert-auth", "all", "false", Bool, TLS),
-    inert("peer-crl-file", "all", "", Text, TLS),
-    inert("peer-trusted-ca-file", "all", "", Text, TLS),
-    inert("peer-cert-allowed-cn", "all", "", List, TLS),
-    inert("peer-cert-allowed-hostname", "all", "", List, TLS),
-    inert("peer-auto-tls", "all", "false", Bool, TLS),
-    inert("peer-skip-client-san-verification", "from 3.6", "false", Bool, TLS),
-    inert("self-signed-cert-validity", "from 3.5", "1", Uint, TLS),
-    inert("cipher-suites", "all", "", List, TLS),
-    inert("tls-min-version", "from 3.5", "TLS1.2", Text, TLS),
-    inert("tls-max-version", "from 3.5", "", Text, TLS),
+    inert("client-skip-client-san-verification", "Quorate", "false", Bool, SAN),
     // Authentication.
     inert("auth-token", "all", "simple", Text, AUTH),
     inert("bcrypt-cost", "all", "10", Uint, AUTH),
@@ -148,7 +125,6 @@ pub(super) const TABLE: &[Flag] = &[
     inert("experimental-enable-lease-checkpoint-persist", "3.5 to 3.6", "false", Bool, CLUSTER),
     inert("experimental-compaction-batch-limit", "3.4 to 3.6", "1000", Int, "compaction never blocks"),
     inert("experimental-compaction-sleep-interval", "3.5 to 3.6", "10ms", Duration, "compaction never blocks"),
-    inert("experimental-peer-skip-client-san-verification", "3.4 to 3.6", "false", Bool, TLS),
     inert("experimental-downgrade-check-time", "3.5 to 3.6", "5s", Duration, CLUSTER),
     inert("experimental-warning-apply-duration", "3.4 to 3.6", "100ms", Duration, LATER),
     inert("experimental-warning-unary-request-duration", "3.5 to 3.6", "300ms", Duration, LATER),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 pub enum Scheme {
     /// Cleartext.
     Http,
-    /// TLS. It may be advertised (something before us may end TLS); we do not listen with it yet.
+    /// TLS.
     Https,
 }
 
@@ -117,13 +117,8 @@ impl ListenUrl {
     /// A URL that this server can bind.
     ///
     /// # Errors
-    /// A sentence, when the scheme needs TLS or the host is neither an IP address nor `localhost`.
+    /// A sentence, when the host is neither an IP address nor `localhost`.
     pub fn from_url(url: Url) -> Result<Self, String> {
-        if url.scheme == Scheme::Https {
-            return Err(format!(
-                "cannot listen on {url}: TLS comes with a later version of Quorate; use http"
-            ));
-        }
         let ip = if url.host == "localhost" {
             IpAddr::V4(Ipv4Addr::LOCALHOST)
         } else {
@@ -214,11 +209,6 @@ mod tests {
         assert_eq!(
             bind("http://foo.bar:23"),
             Err("expected IP in URL for binding (http://foo.bar:23)".to_owned())
-        );
-        assert!(
-            bind("https://127.0.0.1:7")
-                .unwrap_err()
-                .contains("TLS comes with a later version")
         );
     }
 }

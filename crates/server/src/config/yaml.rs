@@ -65,7 +65,8 @@ fn load(text: &str) -> Result<Option<Yaml<'_>>, String> {
 /// The flag that a group's key means.
 fn grouped(prefix: &str, key: &str) -> Option<&'static Flag> {
     let name = match (prefix, key) {
-        ("", "allowed-hostname") => "client-cert-allowed-hostname".to_owned(),
+        ("", "allowed-cn" | "allowed-hostname") => format!("client-cert-{key}"),
+        ("", "skip-client-san-verification") => format!("client-{key}"),
         ("peer-", "allowed-cn" | "allowed-hostname") => format!("peer-cert-{key}"),
         _ => format!("{prefix}{key}"),
     };

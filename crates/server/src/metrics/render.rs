@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::text::Text;
 use super::{CHECKS, Metrics, process};
-use crate::arrival::MAX_BYTES;
+use crate::arrival::{HANDSHAKES, MAX_BYTES};
 use crate::config::version::{API_VERSION, CLUSTER_VERSION, GIT_SHA, QUORATE_VERSION};
 use crate::node::{MAX_WAITING, MAX_WAITING_BYTES, Node};
 use crate::v3::WATCH_CHUNK_BYTES;
@@ -334,6 +334,16 @@ fn bounds(out: &mut Text, node: &Node) {
             metrics.connections_bound.get(),
         ),
         (
+            "quorate_tls_handshakes",
+            "TLS handshakes under way.",
+            metrics.tls.under_way.get(),
+        ),
+        (
+            "quorate_tls_handshakes_bound",
+            "With so many under way, one more waits.",
+            HANDSHAKES as u64,
+        ),
+        (
             "quorate_arriving_bytes",
             "Bytes of requests that have not arrived whole.",
             metrics.arriving_bytes.get(),
@@ -349,6 +359,21 @@ fn bounds(out: &mut Text, node: &Node) {
     let help = "Requests that were refused since too many waited.";
     let refused = metrics.requests_refused.get();
     out.counter("quorate_requests_refused_total", help, refused);
+    let name = "quorate_tls_connections_total";
+    let help = "Connections by what came of their handshakes; not_tls spoke in clear where TLS is \
+                spoken, unexpected spoke TLS where it is not.";
+    out.family(name, "counter", help);
+    let tls = &metrics.tls;
+    for (result, count) in [
+        ("done", &tls.done),
+        ("failed", &tls.failed),
+        ("gone", &tls.gone),
+        ("late", &tls.late),
+        ("not_tls", &tls.cleartext),
+        ("unexpected", &tls.unexpected),
+    ] {
+        out.sample(name, &[("result", result)], count.get());
+    }
 }
 
 fn probes(out: &mut Text, metrics: &Metrics) {

@@ -23,6 +23,7 @@ use crate::bootstrap::{self, BootError};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
 use crate::metrics::DiskTimes;
+use crate::tls::{Tls, TlsError};
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum OpenError {
         /// And of which cluster.
         cluster: u64,
     },
+    /// TLS cannot be had as it was configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system gives no random bytes.
     #[error("cannot read /dev/urandom: {0}")]
     Entropy(io::Error),
@@ -108,7 +112,8 @@ impl Running {
         let began = Instant::now();
         let lock = prepare(&config.data_dir)?;
         let disk = FsDisk::open(&config.data_dir).map_err(LogError::from)?;
-        let (identity, first) = identify(&disk, &config).await?;
+        let tls = Tls::load(&config)?;
+        let (identity, first) = identify(&disk, &config, &tls).await?;
         // The other half is for the index and what requests take.
         let resident_bytes = available_bytes() / 2;
         let segments = Segments::open(&disk, resident_bytes).map_err(LogError::from)?;
@@ -168,7 +173,15 @@ impl Running {
         };
         let space = Space::new(keeps);
         let member = (machine, replica);
-        let shared = Self::share(config, &identity, member, &segments, times, space, first);
+        let shared = Self::share(
+            config,
+            &identity,
+            member,
+            &segments,
+            times,
+            space,
+            (tls, first),
+        );
         let reports = shared.clone();
         let thread = DiskThread::start(journal, segments, room, move |done| {
             reports.inbox().done.push(done);
@@ -212,7 +225,7 @@ impl Running {
         segments: &Arc<Segments>,
         disk_times: DiskTimes,
         space: Space,
-        first: Vec<(u64, Vec<String>)>,
+        (tls, first): (Arc<Tls>, Vec<(u64, Vec<String>)>),
     ) -> Arc<Shared> {
         Arc::new(Shared {
             cluster_id: identity.cluster,
@@ -235,7 +248,7 @@ impl Running {
             metrics: Arc::default(),
             disk_times,
             space,
-            peers: Peers::new(first),
+            peers: Peers::new(tls, first),
             config,
         })
     }
@@ -324,7 +337,7 @@ fn prepare(path: &Path) -> Result<DirLock, OpenError> {
 type Identified = (Identity, Vec<(u64, Vec<String>)>);
 
 /// Reads who this directory is, or makes it this member's.
-async fn identify(disk: &FsDisk, config: &Config) -> Result<Identified, OpenError> {
+async fn identify(disk: &FsDisk, config: &Config, tls: &Arc<Tls>) -> Result<Identified, OpenError> {
     let known = Identity::load(disk)?;
     if let Some(mut identity) = known.clone()
         && !has_no_state(disk)?
@@ -333,7 +346,7 @@ async fn identify(disk: &FsDisk, config: &Config) -> Result<Identified, OpenErro
         bootstrap::note_ignored(config);
         return Ok((identity, Vec::new()));
     }
-    let plan = bootstrap::plan(config).await?;
+    let plan = bootstrap::plan(config, tls).await?;
     let no_room = |error| match error {
         LogError::Disk(error) | LogError::Full(error) if error.kind == DiskErrorKind::Full => {
             OpenError::NoRoom {
