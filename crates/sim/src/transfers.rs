@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use quorate_log::{CheckpointWriter, Disk, LogError, Position};
+use quorate_log::{CheckpointWriter, LogError, Position};
 use quorate_replica::Machine;
 use quorate_replica::transfer::Receiving;
 use quorate_store::Cursor;
@@ -42,8 +42,6 @@ pub(crate) enum Incoming {
 pub(crate) struct Writing {
     machine: Machine,
     position: Position,
-    /// Checkpoints of the old state.
-    older: Vec<String>,
     writer: CheckpointWriter<SimDisk>,
     cursor: Cursor,
 }
@@ -125,7 +123,7 @@ impl Incoming {
                 Some(position) => Self::Writes(Box::new(begin(checkpoints, *machine, position)?)),
                 None => Self::Places(machine),
             },
-            Self::Writes(writing) => chunk(writing, &checkpoints.place().0, max)?,
+            Self::Writes(writing) => chunk(writing, max)?,
             other => other,
         };
         Ok(())
@@ -139,8 +137,6 @@ fn begin(
 ) -> Result<Writing, LogError> {
     let (disk, directory) = checkpoints.place();
     let (index, term) = machine.applied();
-    let mut older = disk.list()?;
-    older.retain(|name| name.ends_with(".checkpoint"));
     position.retain(|segment| machine.store().needs_segment(segment));
     let (meta, cursor) = machine.begin_walk();
     machine.end_walk();
@@ -148,13 +144,12 @@ fn begin(
     Ok(Writing {
         machine,
         position,
-        older,
         writer,
         cursor,
     })
 }
 
-fn chunk(mut writing: Box<Writing>, disk: &SimDisk, max: usize) -> Result<Incoming, LogError> {
+fn chunk(mut writing: Box<Writing>, max: usize) -> Result<Incoming, LogError> {
     let mut rows: Vec<Vec<u8>> = Vec::new();
     let store = writing.machine.store();
     let more = store.walk(&mut writing.cursor, max, &mut |row| rows.push(row.to_vec()));
@@ -165,16 +160,10 @@ fn chunk(mut writing: Box<Writing>, disk: &SimDisk, max: usize) -> Result<Incomi
     let Writing {
         machine,
         position,
-        older,
         writer,
         ..
     } = *writing;
     let bytes = writer.written_bytes();
-    writer.finish()?;
-    // The log does not lead from them to here.
-    for name in older {
-        disk.remove(&name)?;
-    }
-    disk.sync_dir()?;
+    writer.finish_alone()?;
     Ok(Incoming::Written(Box::new(machine), position, bytes))
 }
