@@ -352,6 +352,20 @@ impl Replica {
         Ok(replica)
     }
 
+    /// Starts anew from a received state, within the same process. What waited here is given up.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn install(&mut self, boot: Boot) -> Result<(), Halt> {
+        let mut anew = Self::new(boot)?;
+        // Answers to earlier rounds may still come, and must not fit (R3).
+        anew.reads.last = self.reads.last;
+        anew.heard = std::mem::take(&mut self.heard);
+        anew.down = std::mem::take(&mut self.down);
+        *self = anew;
+        Ok(())
+    }
+
     /// What is known of the cluster.
     pub fn status(&self) -> Status {
         Status {

@@ -196,7 +196,10 @@ impl Cluster {
     }
 
     fn input(&mut self, id: u64, input: Input) {
-        let member = self.nodes.get_mut(&id).and_then(|node| node.member.as_mut());
+        let member = self
+            .nodes
+            .get_mut(&id)
+            .and_then(|node| node.member.as_mut());
         if let Some(member) = member {
             member.input(input);
         }
@@ -207,6 +210,15 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("it beats");
         let beaten = node.beat(self.now_ms, &mut self.chance, &mut happened);
         let lost_power = node.disk.is_without_power();
+        if let Some(member) = &node.member {
+            let role = (member.status().leader == Some(id), member.status().term);
+            if node.role != role {
+                node.role = role;
+                let what = if role.0 { "leads" } else { "follows" };
+                self.trace
+                    .note(format_args!("{}: {id} {what} in {}", self.now_ms, role.1));
+            }
+        }
         for happened in happened {
             self.see(id, happened);
         }
@@ -275,8 +287,10 @@ impl Cluster {
             }
             Happened::SendsState(to) => self.send_state(id, to),
             Happened::NotDone { first, last, .. } => {
-                self.trace
-                    .note(format_args!("{}: {id} not done {first}..={last}", self.now_ms));
+                self.trace.note(format_args!(
+                    "{}: {id} not done {first}..={last}",
+                    self.now_ms
+                ));
                 self.requests.not_done(start, first, last);
             }
             Happened::Installed(index) => {

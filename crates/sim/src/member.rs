@@ -465,7 +465,7 @@ impl SimMember {
                 };
                 let (index, _) = machine.applied();
                 let boot = Boot::behind(&machine, self.replica.0.hard(), settings);
-                self.replica = ReplicaBox(Replica::new(boot)?);
+                self.replica.0.install(boot)?;
                 self.machine = *machine;
                 self.sending.clear();
                 self.checkpoints.installed(index, position, bytes);

@@ -66,7 +66,8 @@ impl Ledger {
     }
 
     fn entry(&self, index: u64) -> Option<&Arc<Entry>> {
-        self.entries.get(usize::try_from(index.checked_sub(FIRST)?).ok()?)
+        self.entries
+            .get(usize::try_from(index.checked_sub(FIRST)?).ok()?)
     }
 
     /// A member has applied an entry. What is new in it; `asked_ms` says when a request was made.

@@ -16,9 +16,17 @@ pub(crate) type Pair = (u64, u64);
 /// What a link tells its two ends.
 #[derive(Debug)]
 pub(crate) enum News {
-    Frame { from: u64, to: u64, frame: Bytes },
+    Frame {
+        from: u64,
+        to: u64,
+        frame: Bytes,
+    },
     /// The sender reaches it, or no longer.
-    Reached { from: u64, to: u64, reached: bool },
+    Reached {
+        from: u64,
+        to: u64,
+        reached: bool,
+    },
 }
 
 #[derive(Debug, Default)]

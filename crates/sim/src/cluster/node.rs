@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) is_gone: bool,
     /// When it tells the others again that it has started, until they know.
     pub(crate) publishes_ms: Option<u64>,
+    /// Whether it leads, and its term, as last told.
+    pub(crate) role: (bool, u64),
     clock: Clock,
     next_tick_ms: u64,
     last_turn_ms: u64,
@@ -63,6 +65,7 @@ impl Node {
             paused_ms: 0,
             is_gone: false,
             publishes_ms: None,
+            role: (false, 0),
             clock: Clock {
                 started_ms: 0,
                 offset: 0,

@@ -64,7 +64,10 @@ impl Requests {
         let asked = self.asked.get_mut(&id);
         let asked = asked.unwrap_or_else(|| panic!("Q1: nobody asked for {id:?}"));
         let before = asked.index.replace(index);
-        assert_eq!(before, None, "Q1: {id:?} is applied twice, again at {index}");
+        assert_eq!(
+            before, None,
+            "Q1: {id:?} is applied twice, again at {index}"
+        );
         assert!(
             asked.told != Told::NotDone,
             "Q1: {id:?} was reported as not done, and is entry {index}"
@@ -155,6 +158,8 @@ impl Requests {
 
     /// Whether a request is answered with success or refusal.
     pub(crate) fn is_answered(&self, id: &RequestId) -> bool {
-        self.asked.get(id).is_some_and(|asked| asked.told == Told::Done)
+        self.asked
+            .get(id)
+            .is_some_and(|asked| asked.told == Told::Done)
     }
 }
