@@ -324,7 +324,12 @@ impl Cluster {
                 let node = Node::new(Who { id: *id, first }, sizes, starts_ms);
                 self.nodes.insert(*id, node);
             }
-            MemberChange::Remove => self.seen.changes += 1,
+            MemberChange::Remove => {
+                self.seen.changes += 1;
+                if let Some(node) = self.nodes.get_mut(id) {
+                    node.removed_index = Some(new.index);
+                }
+            }
             MemberChange::Promote => self.seen.changes += 1,
             MemberChange::Publish { .. } => {
                 if let Some(node) = self.nodes.get_mut(id) {

@@ -42,6 +42,7 @@ struct Entry {
 /// What a first application of a command brought.
 #[derive(Debug)]
 pub(crate) struct New {
+    pub(crate) index: u64,
     pub(crate) id: RequestId,
     pub(crate) body: Body,
     pub(crate) is_ok: bool,
@@ -149,7 +150,15 @@ impl Ledger {
             };
             verdict.check(&outcome);
         }
-        (known, Some(New { id, body, is_ok }))
+        (
+            known,
+            Some(New {
+                index,
+                id,
+                body,
+                is_ok,
+            }),
+        )
     }
 
     /// What a member that starts has on disk and knows to be committed.

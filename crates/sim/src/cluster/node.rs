@@ -29,6 +29,10 @@ pub(crate) struct Node {
     pub(crate) starts_ms: u64,
     /// It stands still until then.
     pub(crate) paused_ms: u64,
+    /// Up to where it has applied, in any of its lives.
+    pub(crate) applied: u64,
+    /// The entry that removed it.
+    pub(crate) removed_index: Option<u64>,
     /// It has no future: it was removed.
     pub(crate) is_gone: bool,
     /// When it tells the others again that it has started, until they know.
@@ -63,6 +67,8 @@ impl Node {
             counter: 0,
             starts_ms,
             paused_ms: 0,
+            applied: 0,
+            removed_index: None,
             is_gone: false,
             publishes_ms: None,
             role: (false, 0),
@@ -184,6 +190,7 @@ impl Node {
             let now = self.now(now_ms);
             let member = self.member.as_mut().expect("a member that turns");
             member.turn(now, ticked, out)?;
+            self.applied = self.applied.max(member.machine.applied().0);
         }
         Ok(())
     }

@@ -47,11 +47,7 @@ impl Cluster {
         self.trace
             .note(format_args!("{}: all is mended", self.now_ms));
         self.network.heal();
-        let removed = self.ledger.store().removed().clone();
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            if removed.contains(&id) {
-                self.end_removed(id);
-            }
             let node = self.nodes.get_mut(&id).expect("a member");
             node.disk.mend();
             node.paused_ms = 0;
@@ -60,12 +56,7 @@ impl Cluster {
     }
 
     fn go_on_quietly(&mut self) {
-        let removed = self.ledger.store().removed().clone();
-        for id in removed {
-            if self.nodes.get(&id).is_some_and(|node| !node.is_gone) {
-                self.end_removed(id);
-            }
-        }
+        self.let_removed_go();
         self.publish();
         self.go_on();
     }

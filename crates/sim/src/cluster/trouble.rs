@@ -82,26 +82,24 @@ impl Cluster {
             .for_each(|pair| self.network.cut(pair, silent));
     }
 
-    /// A member that was removed runs on for a while, and then never again.
-    fn let_removed_go(&mut self) {
-        let removed = self.ledger.store().removed();
-        let here: Vec<u64> = removed
-            .iter()
-            .copied()
-            .filter(|id| self.nodes.get(id).is_some_and(|node| !node.is_gone))
-            .collect();
-        for id in here {
+    /// A member that was removed runs on until all voters know, for they may need its vote until
+    /// then, and some time later never again.
+    pub(super) fn let_removed_go(&mut self) {
+        let voters: Vec<u64> = self.ledger.store().voters().collect();
+        let known = voters.iter().map(|id| self.nodes[id].applied);
+        let known = known.min().unwrap_or(0);
+        let here = self.nodes.iter().filter(|(_, node)| {
+            let removed = node.removed_index;
+            !node.is_gone && removed.is_some_and(|index| index <= known)
+        });
+        for id in here.map(|(id, _)| *id).collect::<Vec<_>>() {
             if self.chance.one_in(300) {
-                self.end_removed(id);
+                if self.nodes[&id].member.is_some() {
+                    self.crash(id);
+                }
+                let node = self.nodes.get_mut(&id).expect("it was removed");
+                node.is_gone = true;
             }
         }
-    }
-
-    pub(super) fn end_removed(&mut self, id: u64) {
-        if self.nodes[&id].member.is_some() {
-            self.crash(id);
-        }
-        let node = self.nodes.get_mut(&id).expect("it was removed");
-        node.is_gone = true;
     }
 }
