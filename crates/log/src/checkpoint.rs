@@ -183,7 +183,20 @@ impl<D: Disk> CheckpointWriter<D> {
     ///
     /// # Errors
     /// Those of the disk; the checkpoint may then exist or not.
-    pub fn finish(mut self) -> Result<(), LogError> {
+    pub fn finish(self) -> Result<(), LogError> {
+        self.finish_keeping(2)
+    }
+
+    /// The same, but removes all the others: the journal does not lead from them to this one (see
+    /// [`crate::Journal::install`]).
+    ///
+    /// # Errors
+    /// Those of the disk; the checkpoint may then exist or not, and so may older ones beside it.
+    pub fn finish_alone(self) -> Result<(), LogError> {
+        self.finish_keeping(1)
+    }
+
+    fn finish_keeping(mut self, kept: usize) -> Result<(), LogError> {
         if self.block.len() > BLOCK_HEAD {
             self.write_block(BlockKind::Rows)?;
         }
@@ -192,18 +205,18 @@ impl<D: Disk> CheckpointWriter<D> {
         self.disk.sync(UNFINISHED)?;
         self.disk.rename(UNFINISHED, &checkpoint_name(self.index))?;
         self.disk.sync_dir()?;
-        self.remove_old()
+        self.remove_old(kept)
     }
 
-    fn remove_old(&self) -> Result<(), LogError> {
+    fn remove_old(&self, kept: usize) -> Result<(), LogError> {
         let finished = list_checkpoints(&self.disk)?;
         let mut old: Vec<String> = finished
             .iter()
-            .skip(2)
+            .skip(kept)
             .map(|i| checkpoint_name(*i))
             .collect();
         // Those that did not verify are kept for inspection until two good ones stand.
-        if finished.len() >= 2 {
+        if finished.len() >= kept {
             old.extend(
                 self.disk
                     .list()?

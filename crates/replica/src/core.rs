@@ -273,6 +273,10 @@ impl Core {
         if self.installing && matches!(kind, MessageType::MsgAppend | MessageType::MsgTimeoutNow) {
             return Ok(None);
         }
+        if kind == MessageType::MsgTimeoutNow && self.is_lone_voter() {
+            // It wins at once; the next tick sees to it that nothing is at the disk then.
+            return Ok(None);
+        }
         self.check(&message)?;
         let stamps = message.entries.iter().rev();
         let newest = stamps
@@ -374,6 +378,9 @@ impl Core {
         let conf = self.node.raft.prs().conf().to_conf_state();
         let old_voters: BTreeSet<u64> = conf.voters.iter().copied().collect();
         let old_learners: BTreeSet<u64> = conf.learners.iter().copied().collect();
+        if self.is_leader() && !voters.contains(&self.node.raft.id) {
+            self.step_down(voters);
+        }
         let gone = old_voters.union(&old_learners);
         let gone = gone.filter(|id| !voters.contains(id) && !learners.contains(id));
         let gone = gone.map(|id| (ConfChangeType::RemoveNode, *id));
@@ -391,6 +398,18 @@ impl Core {
         }
         self.note_role();
         Ok(())
+    }
+
+    /// This leader does not vote any more. The library would let it go on, and count it: its reads
+    /// would hold by its own word.
+    fn step_down(&mut self, voters: &BTreeSet<u64>) {
+        let progress = self.progress().into_iter();
+        let able = progress.filter(|peer| voters.contains(&peer.member) && peer.is_active);
+        if let Some(next) = able.max_by_key(|peer| peer.matched) {
+            self.node.raft.send_timeout_now(next.member);
+        }
+        self.node.raft.become_follower(self.term(), 0);
+        self.note_role();
     }
 
     /// Takes the disk's word that a Ready, and all before it, is durable. What may leave now.

@@ -352,6 +352,20 @@ impl Replica {
         Ok(replica)
     }
 
+    /// Starts anew from a received state, within the same process. What waited here is given up.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn install(&mut self, boot: Boot) -> Result<(), Halt> {
+        let mut anew = Self::new(boot)?;
+        // Answers to earlier rounds may still come, and must not fit (R3).
+        anew.reads.last = self.reads.last;
+        anew.heard = std::mem::take(&mut self.heard);
+        anew.down = std::mem::take(&mut self.down);
+        *self = anew;
+        Ok(())
+    }
+
     /// What is known of the cluster.
     pub fn status(&self) -> Status {
         Status {
@@ -481,8 +495,11 @@ impl Replica {
             return Ok(());
         }
         let time = self.clock.at(now.monotonic);
-        for id in self.leases.take_due(time, LEASE_ENDS) {
-            self.propose_own(now, &Body::LeaseRevoke { id });
+        for id in self.leases.take_due(time, LEASE_ENDS).into_iter().rev() {
+            // Before all that waits: behind a client's end and grant of the same id it would hit the
+            // new lease (P5).
+            let draft = self.own_draft(now, &Body::LeaseRevoke { id });
+            self.held.push_front(draft);
         }
         let due = self.next_deadline.is_some_and(|deadline| deadline <= time);
         if due && !self.expiring {
@@ -551,11 +568,16 @@ impl Replica {
     }
 
     fn propose_own(&mut self, now: Now, body: &Body) {
+        let draft = self.own_draft(now, body);
+        self.held.push_back(draft);
+    }
+
+    fn own_draft(&self, now: Now, body: &Body) -> Draft {
         let id = RequestId {
             member: self.member,
             ..RequestId::default()
         };
-        self.held.push_back(Draft::new(id, now.wall, body));
+        Draft::new(id, now.wall, body)
     }
 
     fn is_own(&self, draft: &Draft) -> bool {

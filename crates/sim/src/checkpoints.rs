@@ -86,7 +86,13 @@ impl Checkpoints {
 
     /// The driver's part: begins one that is due, ends one that is done. Returns the index of
     /// one that was taken.
-    pub(crate) fn look(&mut self, machine: &mut Machine, disk: &mut DiskThread) -> Option<u64> {
+    /// None begins while a state is received: what of that is in the log already must stay.
+    pub(crate) fn look(
+        &mut self,
+        machine: &mut Machine,
+        disk: &mut DiskThread,
+        is_receiving: bool,
+    ) -> Option<u64> {
         let mut taken = None;
         if let Some(Running::Ended(_)) = &self.running
             && let Some(Running::Ended(ended)) = self.running.take()
@@ -104,6 +110,7 @@ impl Checkpoints {
         }
         let (index, term) = machine.applied();
         let begins = self.running.is_none()
+            && !is_receiving
             && match self.early {
                 0 => self.schedule.begin(index),
                 _ => self.schedule.begin_early(index),
@@ -121,6 +128,18 @@ impl Checkpoints {
             }));
         }
         taken
+    }
+
+    /// The checkpoint of a received state is the only one now.
+    pub(crate) fn installed(&mut self, index: u64, position: Position, bytes: u64) {
+        assert!(self.running.is_none(), "one checkpoint at a time");
+        self.schedule.installed(index, position, bytes);
+        (self.early, self.wants_entry) = (0, false);
+    }
+
+    /// Where checkpoints are written.
+    pub(crate) fn place(&self) -> (SimDisk, DirectoryId) {
+        (self.disk.clone(), self.directory)
     }
 
     /// Takes two as soon as may be.

@@ -95,6 +95,12 @@ impl SimDisk {
         self.0.borrow_mut().refuse_at = Some((effect, kind));
     }
 
+    /// No fault that was planned comes any more.
+    pub fn mend(&self) {
+        let state = &mut *self.0.borrow_mut();
+        (state.crash_at, state.refuse_at) = (None, None);
+    }
+
     /// From now on the files together have at most so many bytes.
     pub fn set_capacity(&self, bytes: u64) {
         self.0.borrow_mut().capacity = Some(bytes);

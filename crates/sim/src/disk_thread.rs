@@ -35,6 +35,7 @@ enum Message {
     Persist(Persist),
     Copy(Vec<Moved>),
     PositionFor(u64),
+    Install(u64, HardState),
     Free(Vec<Position>),
     KeepRoom(u64),
 }
@@ -102,6 +103,11 @@ impl DiskThread {
 
     pub(crate) fn position_for(&mut self, applied: u64) {
         self.queue.push_back(Message::PositionFor(applied));
+    }
+
+    /// The log goes on behind a received state; where, [`Self::take_position`] says.
+    pub(crate) fn install(&mut self, index: u64, hard: HardState) {
+        self.queue.push_back(Message::Install(index, hard));
     }
 
     pub(crate) fn take_position(&mut self) -> Option<Position> {
@@ -198,6 +204,9 @@ impl DiskThread {
                 }
                 Message::PositionFor(applied) => {
                     self.position = Some(self.journal.position_for(applied));
+                }
+                Message::Install(index, hard) => {
+                    self.position = Some(self.journal.install(index, hard)?);
                 }
                 Message::KeepRoom(bytes) => {
                     self.reserve.raise_checkpoint_bytes(bytes);

@@ -18,7 +18,7 @@ use quorate_store::{
 };
 
 use crate::chance::Chance;
-use crate::member::{ALONE, Found, SimMember, first_member};
+use crate::member::{ALONE, Found, SimMember, SimValues, first_member};
 use crate::model::{Answer, Dir, File, Lease, Model, Moment, is_below};
 use crate::watchers::{TreeWatcher, Watcher};
 use crate::workload::{DIRS, PAIR};
@@ -49,10 +49,10 @@ struct Asked {
 /// What the model says to a command.
 #[derive(Debug)]
 pub(crate) struct Verdict {
-    body: Body,
+    pub(crate) body: Body,
     /// None for what is refused.
-    answer: Option<Answer>,
-    revision: u64,
+    pub(crate) answer: Option<Answer>,
+    pub(crate) revision: u64,
 }
 
 impl Verdict {
@@ -270,37 +270,7 @@ impl Known {
 
     /// Compares what reads show, now and at some revisions of the past.
     pub(crate) fn check_reads(&self, member: &SimMember, chance: &mut Chance) {
-        let (model, store) = (&self.model, member.machine.store());
-        assert_eq!(store.revision().get(), model.revision, "the revision");
-        assert_eq!(store.compacted(), model.compacted, "the last compaction");
-        let oldest = model.oldest().max(1);
-        let span = model.revision - oldest + 1;
-        let past = [0; 3].map(|_| oldest + chance.below(span));
-        for revision in [oldest, model.revision].into_iter().chain(past) {
-            check_revision(model, store, &member.values, revision);
-        }
-        if oldest > 1 {
-            let reply = range(store, &member.values, oldest - 1);
-            let compacted = matches!(reply, Err(ReadError::Refused(Refusal::Compacted { .. })));
-            assert!(compacted, "P3: a compacted revision is refused: {reply:?}");
-        }
-        assert_eq!(*store.alarms(), model.alarms, "alarms");
-        let leases = store.leases().iter();
-        let leases: BTreeMap<i64, i64> = leases.map(|(id, lease)| (*id, lease.ttl_s)).collect();
-        let expected = model.leases.iter().map(|(id, lease)| (*id, lease.ttl_s));
-        assert_eq!(leases, expected.collect(), "leases");
-        for (id, lease) in store.leases() {
-            let keys: Vec<&[u8]> = lease.keys.iter().map(|key| &key[..]).collect();
-            let files = model.files.iter().filter(|(_, file)| file.lease == *id);
-            let expected: Vec<&[u8]> = files.map(|(key, _)| &key[..]).collect();
-            assert_eq!(keys, expected, "keys of lease {id}");
-        }
-        let next = model
-            .dues()
-            .into_keys()
-            .next()
-            .map(|(at, ..)| ClusterTime(at));
-        assert_eq!(store.next_deadline(), next, "the next deadline");
+        check_state(&self.model, member.machine.store(), &member.values, chance);
     }
 
     /// Compares all of history that is kept, and the whole state with one that applied every
@@ -348,6 +318,40 @@ impl Known {
     }
 }
 
+/// Compares what reads show, now and at some revisions of the past.
+pub(crate) fn check_state(model: &Model, store: &Store, values: &SimValues, chance: &mut Chance) {
+    assert_eq!(store.revision().get(), model.revision, "the revision");
+    assert_eq!(store.compacted(), model.compacted, "the last compaction");
+    let oldest = model.oldest().max(1);
+    let span = model.revision - oldest + 1;
+    let past = [0; 3].map(|_| oldest + chance.below(span));
+    for revision in [oldest, model.revision].into_iter().chain(past) {
+        check_revision(model, store, values, revision);
+    }
+    if oldest > 1 {
+        let reply = range(store, values, oldest - 1);
+        let compacted = matches!(reply, Err(ReadError::Refused(Refusal::Compacted { .. })));
+        assert!(compacted, "P3: a compacted revision is refused: {reply:?}");
+    }
+    assert_eq!(*store.alarms(), model.alarms, "alarms");
+    let leases = store.leases().iter();
+    let leases: BTreeMap<i64, i64> = leases.map(|(id, lease)| (*id, lease.ttl_s)).collect();
+    let expected = model.leases.iter().map(|(id, lease)| (*id, lease.ttl_s));
+    assert_eq!(leases, expected.collect(), "leases");
+    for (id, lease) in store.leases() {
+        let keys: Vec<&[u8]> = lease.keys.iter().map(|key| &key[..]).collect();
+        let files = model.files.iter().filter(|(_, file)| file.lease == *id);
+        let expected: Vec<&[u8]> = files.map(|(key, _)| &key[..]).collect();
+        assert_eq!(keys, expected, "keys of lease {id}");
+    }
+    let next = model
+        .dues()
+        .into_keys()
+        .next()
+        .map(|(at, ..)| ClusterTime(at));
+    assert_eq!(store.next_deadline(), next, "the next deadline");
+}
+
 fn assert_same(known: &Committed, entry: &Committed) {
     let of = |entry: &Committed| (entry.index, entry.term, entry.place);
     assert_eq!(of(known), of(entry), "P1: a committed entry has changed");
@@ -358,7 +362,7 @@ fn assert_same(known: &Committed, entry: &Committed) {
     );
 }
 
-fn rows(store: &Store) -> Vec<Vec<u8>> {
+pub(crate) fn rows(store: &Store) -> Vec<Vec<u8>> {
     let mut rows = Vec::new();
     let mut cursor = store.begin_walk();
     while store.walk(&mut cursor, usize::MAX, &mut |row| rows.push(row.to_vec())) {}
@@ -376,7 +380,7 @@ fn range(
     store.range_reply(&asked, values)
 }
 
-fn check_revision(model: &Model, store: &Store, values: &dyn Values, revision: u64) {
+pub(crate) fn check_revision(model: &Model, store: &Store, values: &dyn Values, revision: u64) {
     let reply = range(store, values, revision)
         .unwrap_or_else(|error| panic!("P3: a read at revision {revision}: {error}"));
     let (files, dirs) = (model.files_at(revision), model.dirs_at(revision));

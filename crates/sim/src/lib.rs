@@ -10,6 +10,7 @@
 
 mod chance;
 mod checkpoints;
+pub mod cluster;
 pub mod disk;
 mod disk_thread;
 mod known;
@@ -19,10 +20,12 @@ mod plan;
 mod reclaims;
 mod runs;
 mod trace;
+mod transfers;
 mod watchers;
 mod workload;
 mod world;
 
+pub use cluster::{Cluster, ClusterPlan, ClusterSeen, Planted, cluster};
 pub use plan::{Fault, Plan};
 pub use runs::{Budget, Tried, crash_points, full_disk, reserve_used_up, swarm};
 pub use trace::Trace;

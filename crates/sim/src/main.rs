@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use quorate_sim::{Budget, Plan, Trace, crash_points, swarm};
+use quorate_sim::{Budget, ClusterPlan, Plan, Trace, cluster, crash_points, swarm};
 
 const USAGE: &str = "\
-Usage: sim [--seeds FROM..TO | --seed N] [--steps]
+Usage: sim [--cluster] [--seeds FROM..TO | --seed N] [--steps]
 
+  --cluster         members of one cluster, not one member alone
   --seeds FROM..TO  run these seeds; without any of the two, 0..100
   --seed N          run one seed
   --steps           print what happens, step by step
@@ -23,6 +24,7 @@ const LARGE_EVERY: u64 = 20;
 struct Arguments {
     seeds: Range<u64>,
     steps: bool,
+    cluster: bool,
 }
 
 fn main() -> ExitCode {
@@ -36,9 +38,13 @@ fn main() -> ExitCode {
     let count = arguments.seeds.end - arguments.seeds.start;
     for seed in arguments.seeds {
         // The panic's own message is on standard error already.
+        let (run, kind): (fn(u64, bool), _) = match arguments.cluster {
+            true => (run_cluster, "--cluster "),
+            false => (run, ""),
+        };
         if catch_unwind(AssertUnwindSafe(|| run(seed, arguments.steps))).is_err() {
             println!("seed {seed} broke a promise; to see how:");
-            println!("  cargo run -p quorate-sim --release -- --seed {seed} --steps");
+            println!("  cargo run -p quorate-sim --release -- {kind}--seed {seed} --steps");
             println!("then add it to crates/sim/seeds.txt");
             return ExitCode::FAILURE;
         }
@@ -71,15 +77,25 @@ fn run(seed: u64, steps: bool) {
     }
 }
 
+fn run_cluster(seed: u64, steps: bool) {
+    let trace = if steps { Trace::Printed } else { Trace::Silent };
+    let (_, seen) = cluster(ClusterPlan::draw(seed), trace);
+    if steps {
+        println!("{seen:?}");
+    }
+}
+
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut parsed = Arguments {
         seeds: 0..100,
         steps: false,
+        cluster: false,
     };
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--steps" => parsed.steps = true,
+            "--cluster" => parsed.cluster = true,
             "--seed" => {
                 let seed = number(&value()?)?;
                 parsed.seeds = seed..seed.checked_add(1).ok_or("that seed is too large")?;

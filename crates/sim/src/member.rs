@@ -6,24 +6,27 @@
 //! D1. Effects are performed in the order in which the replica gave them.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quorate_log::{
     Config, Disk, Entry, EntryAt, EntryKind, Identity, LogError, Reserve, segment_name,
 };
 use quorate_replica::{
-    Committed, Effect, Halt, Input, LeaseAnswer, Machine, NotDone, Now, OpenError, Opened, ReadId,
-    Replica, Settings, has_no_state, write_genesis,
+    Boot, Committed, Effect, Halt, Input, LeaseAnswer, Machine, Now, OpenError, Opened, ReadId,
+    Replica, Settings, Status, has_no_state, write_genesis,
 };
 use quorate_store::command::{Draft, RequestId};
 use quorate_store::{Member, Outcome, Revision, ValueAt, ValueError, Values};
+
+use quorate_replica::transfer::{Receiving, Sending, frame};
 
 use crate::checkpoints::Checkpoints;
 use crate::disk::SimDisk;
 use crate::disk_thread::{DiskThread, Persist};
 use crate::plan::{Fault, Plan};
 use crate::reclaims::Reclaims;
+use crate::transfers::Incoming;
 
 /// Milliseconds between ticks.
 pub(crate) const TICK_MS: u64 = 100;
@@ -103,7 +106,10 @@ pub(crate) enum Happened {
     /// It is to be sent the state.
     SendsState(u64),
     /// Requests of these counters did not happen and never will.
-    NotDone { first: u64, last: u64, why: NotDone },
+    NotDone { first: u64, last: u64 },
+    /// A received state has taken the place of its own: what it was asked for may be in there, and
+    /// reads that waited are to be asked again.
+    Installed(u64),
 }
 
 /// What a member found when it started.
@@ -120,7 +126,7 @@ pub(crate) struct Found {
 
 #[derive(Debug)]
 pub(crate) struct SimMember {
-    id: u64,
+    pub(crate) id: u64,
     pub(crate) machine: Machine,
     pub(crate) values: SimValues,
     replica: ReplicaBox,
@@ -131,10 +137,18 @@ pub(crate) struct SimMember {
     reclaim_sizes: (u32, u64),
     incarnation: u64,
     drafts: Vec<Draft>,
+    inputs: VecDeque<Input>,
     reads: VecDeque<ReadId>,
+    settings: Settings,
+    /// States on their way to other members.
+    sending: BTreeMap<u64, Sending>,
+    incoming: Incoming,
+    /// Readies at the disk.
+    persisting: u64,
     /// Confirmed at an index that is not applied yet.
     confirmed: Vec<(u64, ReadId)>,
     purge_chunk: usize,
+    chunk_keys: usize,
     compacted: Revision,
     tidy: bool,
     was_short: bool,
@@ -200,7 +214,7 @@ impl SimMember {
             torn: opened.recovered.torn.is_some(),
         };
         let schedule = opened.schedule(plan.checkpoint_growth);
-        let boot = opened.boot(Settings {
+        let settings = Settings {
             member: identity.member,
             incarnation: identity.incarnation,
             strict_reconfig: true,
@@ -208,8 +222,8 @@ impl SimMember {
             tick_ms: TICK_MS,
             seed: plan.seed,
             now,
-        });
-        let replica = Replica::new(boot)?;
+        };
+        let replica = Replica::new(opened.boot(settings))?;
         let directory = identity.directory;
         let reserve = Reserve::new(
             disk.clone(),
@@ -239,9 +253,15 @@ impl SimMember {
             ),
             incarnation: identity.incarnation,
             drafts: Vec::new(),
+            inputs: VecDeque::new(),
+            settings,
+            sending: BTreeMap::new(),
+            incoming: Incoming::default(),
+            persisting: 0,
             reads: VecDeque::new(),
             confirmed: Vec::new(),
             purge_chunk: plan.purge_chunk,
+            chunk_keys: plan.chunk_keys,
             compacted: Revision::ZERO,
             tidy: false,
             was_short: false,
@@ -306,7 +326,11 @@ impl SimMember {
     ) -> Result<(), Down> {
         for done in self.thread.take_done() {
             let (ready, at) = (done.ready, done.at);
+            self.persisting -= 1;
             self.step(now, Input::Persisted { ready, at }, out)?;
+        }
+        while let Some(input) = self.inputs.pop_front() {
+            self.step(now, input, out)?;
         }
         if !self.drafts.is_empty() {
             let drafts = std::mem::take(&mut self.drafts);
@@ -318,6 +342,7 @@ impl SimMember {
         if ticked {
             self.step(now, Input::Tick, out)?;
         }
+        self.look_for_install(now, out)?;
         let is_short = self.is_short();
         let mut frees = is_short && !self.was_short;
         self.was_short = is_short;
@@ -328,12 +353,129 @@ impl SimMember {
         if frees {
             self.checkpoints.free_early();
         }
-        if self.tidy && !self.checkpoints.is_busy() {
+        let is_receiving = !self.incoming.is_idle();
+        if self.tidy && !self.checkpoints.is_busy() && !is_receiving {
             let held = self.checkpoints.held();
             self.reclaims.look(&self.machine, held, self.reclaim_sizes);
         }
-        let taken = self.checkpoints.look(&mut self.machine, &mut self.thread);
+        let taken = self
+            .checkpoints
+            .look(&mut self.machine, &mut self.thread, is_receiving);
         out.extend(taken.map(Happened::CheckpointTaken));
+        Ok(())
+    }
+
+    /// What happened to the replica, for the next turn.
+    pub(crate) fn input(&mut self, input: Input) {
+        self.inputs.push_back(input);
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.replica.0.status()
+    }
+
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Begins to send the state to a member; returns what goes first.
+    pub(crate) fn begin_sending(&mut self, to: u64) -> Bytes {
+        self.end_sending(to);
+        let sending = Sending::begin(&mut self.machine);
+        let head = sending.head();
+        self.sending.insert(to, sending);
+        head.into()
+    }
+
+    /// The next frame of a state on its way to a member, and whether it was the last.
+    pub(crate) fn send_more(&mut self, to: u64, max: usize) -> Option<(Bytes, bool)> {
+        let sending = self.sending.get_mut(&to)?;
+        let (mut rows, mut out) = (Vec::new(), Vec::new());
+        let more = sending.rows(&self.machine, max, &mut rows);
+        let framed = rows
+            .iter()
+            .try_for_each(|row| frame(row, &self.values, &mut out));
+        if framed.is_err() && self.values.0.is_without_power() {
+            return None;
+        }
+        framed.expect("P6: a value of the state can be read");
+        if !more {
+            out.extend(sending.end());
+            self.end_sending(to);
+        }
+        Some((out.into(), !more))
+    }
+
+    /// Nothing more of the state goes to a member.
+    pub(crate) fn end_sending(&mut self, to: u64) {
+        if self.sending.remove(&to).is_some() {
+            self.machine.end_walk();
+        }
+    }
+
+    /// Begins to receive a state. Returns whether it is of use, or `None` if it cannot now.
+    pub(crate) fn begin_receiving(&mut self, head: Bytes) -> Option<bool> {
+        if !self.incoming.is_idle() || !self.reclaims.is_idle() {
+            return None;
+        }
+        let (index, term) = Receiving::begin(head.clone()).ok()?.applied();
+        let is_of_use = !self.replica.0.has_entry(index, term);
+        if is_of_use {
+            self.incoming = Incoming::begin(head);
+        }
+        Some(is_of_use)
+    }
+
+    /// Where the state comes from that is being received, and goes to.
+    pub(crate) fn incoming(&mut self) -> &mut Incoming {
+        &mut self.incoming
+    }
+
+    /// A step of the threads that receive and install a state.
+    pub(crate) fn work_on_incoming(&mut self) -> Result<(), Down> {
+        self.incoming.take(&mut self.thread);
+        let (incoming, checkpoints) = (&mut self.incoming, &self.checkpoints);
+        let (disk, chunk) = (&mut self.thread, self.chunk_keys);
+        Ok(incoming.write(disk, checkpoints, chunk)?)
+    }
+
+    /// Puts a received state in place, step by step.
+    fn look_for_install(&mut self, now: Now, out: &mut Vec<Happened>) -> Result<(), Down> {
+        self.incoming = match std::mem::take(&mut self.incoming) {
+            Incoming::Waits(machine) => {
+                let (index, term) = machine.applied();
+                let leads = self.replica.0.status().leader == Some(self.id);
+                if leads || self.replica.0.has_entry(index, term) {
+                    self.step(now, Input::Installing(false), out)?;
+                    return Ok(());
+                }
+                self.step(now, Input::Installing(true), out)?;
+                let rests = !self.checkpoints.is_walking() && self.reclaims.is_idle();
+                if rests && self.persisting == 0 {
+                    self.thread.install(index, self.replica.0.hard());
+                    Incoming::Places(machine)
+                } else {
+                    Incoming::Waits(machine)
+                }
+            }
+            Incoming::Written(machine, position, bytes) if self.persisting == 0 => {
+                let settings = Settings {
+                    now,
+                    ..self.settings
+                };
+                let (index, _) = machine.applied();
+                let boot = Boot::behind(&machine, self.replica.0.hard(), settings);
+                self.replica.0.install(boot)?;
+                self.machine = *machine;
+                self.sending.clear();
+                self.checkpoints.installed(index, position, bytes);
+                (self.compacted, self.tidy) = (Revision::ZERO, false);
+                self.confirmed.clear();
+                out.push(Happened::Installed(index));
+                Incoming::None
+            }
+            other => other,
+        };
         Ok(())
     }
 
@@ -390,6 +532,7 @@ impl SimMember {
                         commit,
                     } => {
                         self.checkpoints.grew(&entries);
+                        self.persisting += 1;
                         self.thread.persist(Persist {
                             ready,
                             hard,
@@ -411,8 +554,8 @@ impl SimMember {
                     }
                     Effect::Send { member, frame } => out.push(Happened::Sends(member, frame)),
                     Effect::SendState { member } => out.push(Happened::SendsState(member)),
-                    Effect::NotDone { first, last, why } => {
-                        out.push(Happened::NotDone { first, last, why });
+                    Effect::NotDone { first, last, .. } => {
+                        out.push(Happened::NotDone { first, last });
                     }
                     Effect::ReadReady { ids, index } => {
                         self.confirmed.extend(ids.into_iter().map(|id| (index, id)));

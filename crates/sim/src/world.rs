@@ -459,7 +459,10 @@ impl World {
                     "P2: a read at {index} misses entry {needed}"
                 );
             }
-            Happened::Sends(..) | Happened::SendsState(_) | Happened::NotDone { .. } => {
+            Happened::Sends(..)
+            | Happened::SendsState(_)
+            | Happened::NotDone { .. }
+            | Happened::Installed(_) => {
                 panic!("a member alone has nobody to write to")
             }
             Happened::CheckpointTaken(index) => {

@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_replica::{Applied, Boot, Committed, Effect, Input, ReadId, Replica, Settings};
+use quorate_replica::{Applied, Boot, Committed, Effect, Input, ReadId, Settings};
 use quorate_store::{Action, Change, Class, Mark, Store, tree};
 use tokio::sync::oneshot;
 
@@ -377,8 +377,9 @@ impl Driver {
             ..self.settings
         };
         let hard = self.shared.replica().hard();
-        let replica = Replica::new(Boot::behind(&machine, hard, settings));
-        *self.shared.replica() = replica.map_err(|halt| halt.to_string())?;
+        let boot = Boot::behind(&machine, hard, settings);
+        let installed = self.shared.replica().install(boot);
+        installed.map_err(|halt| halt.to_string())?;
         let (index, _) = machine.applied();
         let old = {
             let mut current = self.shared.machine_mut();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 
-use quorate_log::{CheckpointWriter, DirectoryId, Disk as _, LogError, Position};
+use quorate_log::{CheckpointWriter, DirectoryId, LogError, Position};
 use quorate_replica::Machine;
 use tokio::sync::oneshot;
 
@@ -71,11 +71,6 @@ fn write(
     position: &Position,
 ) -> Result<u64, LogError> {
     let (index, term) = machine.applied();
-    let older: Vec<String> = disk
-        .list()?
-        .into_iter()
-        .filter(|name| name.ends_with(".checkpoint"))
-        .collect();
     let (meta, mut cursor) = machine.begin_walk();
     machine.end_walk();
     let (files, meta) = (disk.clone(), &meta);
@@ -92,11 +87,6 @@ fn write(
     }
     written?;
     let bytes = writer.written_bytes();
-    writer.finish()?;
-    // The log does not lead from them to here.
-    for name in older {
-        disk.remove(&name)?;
-    }
-    disk.sync_dir()?;
+    writer.finish_alone()?;
     Ok(bytes)
 }

@@ -1,0 +1,66 @@
+//! What a run of a cluster is drawn from.
+
+use crate::chance::Chance;
+use crate::plan::Plan;
+
+/// The shape of a run.
+#[derive(Clone, Debug)]
+pub struct ClusterPlan {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Members at first.
+    pub members: u64,
+    /// How many more may join, one after another.
+    pub newcomers: u64,
+    /// Milliseconds of trouble before all is mended.
+    pub trouble_ms: u64,
+    /// The longest that a frame is under way, in milliseconds.
+    pub longest_delay_ms: u64,
+    /// Sizes of each member.
+    pub sizes: Plan,
+    /// One in so many chances something goes wrong; 0 for never.
+    pub calm: u64,
+    /// Whether clocks stop and run slowly.
+    pub odd_clocks: bool,
+    /// A guard that is taken away, which the checks must notice.
+    pub planted: Option<Planted>,
+}
+
+/// A guard of DESIGN §6 that is taken away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Planted {
+    /// A keep-alive is answered by a member that led when it last looked.
+    UnconfirmedRenewal,
+}
+
+impl ClusterPlan {
+    /// Drawn from `seed`.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut chance = Chance::new(seed ^ 0x5eed);
+        let members = *chance.pick(&[3, 3, 3, 3, 5, 1, 2]);
+        let mut sizes = Plan::draw(seed);
+        sizes.segment_bytes = *chance.pick(&[8 << 10, 16 << 10]);
+        sizes.longest_value = u64::from(sizes.segment_bytes) / *chance.pick(&[8, 20, 40]);
+        Self {
+            seed,
+            members,
+            newcomers: if members < 3 { 2 } else { chance.below(4) },
+            trouble_ms: 5_000 + chance.below(25_000),
+            longest_delay_ms: *chance.pick(&[2, 20, 100, 300]),
+            sizes,
+            calm: *chance.pick(&[40, 80, 200, 0]),
+            odd_clocks: chance.one_in(2),
+            planted: None,
+        }
+    }
+
+    /// The same with a guard taken away.
+    #[must_use]
+    pub fn with(self, planted: Planted) -> Self {
+        Self {
+            planted: Some(planted),
+            ..self
+        }
+    }
+}
