@@ -15,7 +15,7 @@ fn settings(line: &str) -> Config {
 }
 
 fn planned(line: &str) -> Result<Plan, BootError> {
-    block_on(plan(&settings(line)))
+    block_on(plan(&settings(line), false))
 }
 
 fn refusal(line: &str) -> String {
@@ -60,7 +60,7 @@ fn beside(
 ) -> Result<Plan, String> {
     block_on(async {
         let line = with_other(&other(cluster_id, members).await);
-        let plan = plan(&settings(&format!("{line} {flags}"))).await;
+        let plan = plan(&settings(&format!("{line} {flags}")), false).await;
         plan.map_err(|error| error.to_string())
     })
 }
@@ -182,7 +182,7 @@ fn a_member_that_the_running_cluster_does_not_have_begins_no_other_one() {
             ))
         })
         .await;
-        let error = plan(&settings(&with_other(&url)))
+        let error = plan(&settings(&with_other(&url)), false)
             .await
             .expect_err("it was removed");
         assert!(matches!(error, BootError::Removed { .. }), "{error}");

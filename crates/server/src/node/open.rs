@@ -333,7 +333,7 @@ async fn identify(disk: &FsDisk, config: &Config) -> Result<Identified, OpenErro
         bootstrap::note_ignored(config);
         return Ok((identity, Vec::new()));
     }
-    let plan = bootstrap::plan(config).await?;
+    let plan = bootstrap::plan(config, known.is_some()).await?;
     let no_room = |error| match error {
         LogError::Disk(error) | LogError::Full(error) if error.kind == DiskErrorKind::Full => {
             OpenError::NoRoom {
