@@ -28,12 +28,12 @@ mod tests;
 use std::sync::Arc;
 
 use client::Client;
+use quorate_store::Member;
 
 use crate::config::{ClusterState, Config, InitialCluster, PeerUrls};
 use crate::tls::Tls;
 
 pub use discovery::DiscoveryError;
-use others::{JOINING, NEW};
 
 /// What a new directory is to be.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,21 +42,11 @@ pub struct Plan {
     pub cluster_id: u64,
     /// This member's id.
     pub member_id: u64,
-    /// All members, this one among them, sorted by id.
+    /// All members, this one among them, sorted by id, with their peer URLs. One that the DNS found and
+    /// that is not this one has a number for a name.
     pub members: Vec<Member>,
     /// Whether the cluster is there already and knows this member.
     pub joining: bool,
-}
-
-/// A member of the plan.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Member {
-    /// Its id.
-    pub id: u64,
-    /// Its name. One that the DNS found and that is not this member has a number for a name.
-    pub name: String,
-    /// Where members reach it; sorted, not empty.
-    pub peer_urls: Vec<String>,
 }
 
 /// Why a member without data does not start.
@@ -118,12 +108,13 @@ pub enum BootError {
 
 /// Finds out what a member without data is to be.
 ///
-/// Takes as long as the others take to register, with discovery; else at most some 30 s.
+/// Takes as long as the others take to register, with discovery; else at most some 30 s. `again`: this
+/// member's start was cut short after an earlier plan, so that it may be registered already.
 ///
 /// # Errors
 /// [`BootError`], each with a sentence for the operator.
-pub async fn plan(config: &Config, tls: &Arc<Tls>) -> Result<Plan, BootError> {
-    let plan = unlogged(config, &Client::new(tls)).await?;
+pub async fn plan(config: &Config, again: bool, tls: &Arc<Tls>) -> Result<Plan, BootError> {
+    let plan = unlogged(config, again, &Client::new(tls)).await?;
     let named = |one: &Member| format!("{:x}={}={}", one.id, one.name, one.peer_urls.join("|"));
     tracing::info!(
         cluster_id = format!("{:x}", plan.cluster_id),
@@ -138,7 +129,7 @@ pub async fn plan(config: &Config, tls: &Arc<Tls>) -> Result<Plan, BootError> {
     Ok(plan)
 }
 
-async fn unlogged(config: &Config, client: &Client) -> Result<Plan, BootError> {
+async fn unlogged(config: &Config, again: bool, client: &Client) -> Result<Plan, BootError> {
     let name = &config.name;
     let (members, token) = match &config.initial_cluster {
         InitialCluster::Static(members) => (members.clone(), &config.initial_cluster_token),
@@ -161,13 +152,13 @@ async fn unlogged(config: &Config, client: &Client) -> Result<Plan, BootError> {
             let text = "discovery URL should not be set when joining existing initial cluster";
             return Err(BootError::Settings(text.to_owned()));
         }
-        return others::join(client, &begun, &JOINING).await;
+        return others::join(client, &begun).await;
     }
     rules::check_advertised(config, &members).await?;
-    others::refuse_running(client, &begun, &NEW).await?;
+    others::refuse_running(client, &begun).await?;
     match &config.initial_cluster {
         InitialCluster::Discovery(url) => {
-            let members = discovery::join(client, url, &begun, &members).await?;
+            let members = discovery::join(client, url, &begun, &members, again).await?;
             rules::found(name, &members, url)
         }
         InitialCluster::Static(_) | InitialCluster::Srv { .. } => Ok(begun),
@@ -199,13 +190,12 @@ pub fn note_ignored(config: &Config) {
 }
 
 impl Plan {
-    /// The members as a fresh cluster's state has them.
-    pub fn first_members(&self) -> impl Iterator<Item = quorate_store::Member> + '_ {
-        self.members.iter().map(|member| quorate_store::Member {
-            id: member.id,
-            name: member.name.clone(),
-            peer_urls: member.peer_urls.clone(),
-            ..Default::default()
+    /// The members as each of them writes them into its first state, which must be the same: without
+    /// names, since their lists may call one member differently. Each tells its own once it runs.
+    pub fn first_members(&self) -> impl Iterator<Item = Member> + '_ {
+        self.members.iter().map(|member| Member {
+            name: String::new(),
+            ..member.clone()
         })
     }
 

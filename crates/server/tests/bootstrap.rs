@@ -89,7 +89,7 @@ impl Running {
     }
 
     async fn join(&self, token: &str, name: &str, port: u16) -> Result<Plan, DiscoveryError> {
-        match bootstrap::plan(&self.member(token, name, port), &tls()).await {
+        match bootstrap::plan(&self.member(token, name, port), false, &tls()).await {
             Ok(plan) => Ok(plan),
             Err(BootError::Discovery(error)) => Err(error),
             Err(error) => panic!("{error}"),
@@ -120,7 +120,7 @@ fn three_members_find_one_another_and_a_fourth_one_is_too_late() {
         let mut joining = JoinSet::new();
         for (port, name) in (1_u16..).zip(["a", "b", "c"]) {
             let settings = store.member("/d/token", name, port);
-            joining.spawn(async move { bootstrap::plan(&settings, &tls()).await });
+            joining.spawn(async move { bootstrap::plan(&settings, false, &tls()).await });
         }
         let plans = joining.join_all().await;
         let plans: Vec<_> = plans
@@ -153,6 +153,8 @@ fn three_members_find_one_another_and_a_fourth_one_is_too_late() {
         assert_eq!(late, Err(DiscoveryError::Full(3)));
         let again = store.join("/d/token", "b", 2).await;
         assert_eq!(again, Err(DiscoveryError::DuplicateId));
+        let cut_short = bootstrap::plan(&store.member("/d/token", "b", 2), true, &tls()).await;
+        assert_eq!(cut_short.expect("a plan"), plans[1]);
     });
 }
 
@@ -185,7 +187,7 @@ fn a_token_that_makes_no_cluster_is_refused() {
             "{entry:?}"
         );
         let elsewhere = settings(&format!("--discovery http://{}/version", store.peer));
-        let elsewhere = bootstrap::plan(&elsewhere, &tls())
+        let elsewhere = bootstrap::plan(&elsewhere, false, &tls())
             .await
             .expect_err("no such service");
         let text = elsewhere.to_string();
@@ -204,7 +206,7 @@ fn a_running_member_tells_what_cluster_it_is_in() {
             first.peer
         );
         let existing = settings(&format!("{line} --initial-cluster-state existing"));
-        let error = bootstrap::plan(&existing, &tls())
+        let error = bootstrap::plan(&existing, false, &tls())
             .await
             .expect_err("nobody added it");
         let text = error.to_string();
@@ -213,7 +215,7 @@ fn a_running_member_tells_what_cluster_it_is_in() {
             "does not know this member's peer URLs http://127.0.0.1:1: add it first",
         ];
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
-        let error = bootstrap::plan(&settings(&line), &tls()).await;
+        let error = bootstrap::plan(&settings(&line), false, &tls()).await;
         let error = error.expect_err("a cluster runs there");
         assert!(matches!(error, BootError::OtherCluster { .. }), "{error}");
     });

@@ -9,6 +9,7 @@
 mod architecture;
 mod bad_input;
 mod bench;
+mod bootstrap;
 mod cluster;
 mod conformance;
 mod etcd3gw;

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, bad_input, conformance, etcd_client, etcd3gw, etcdctl, examples, full_disk, kill,
-    pytest, python_etcd, rust_checks, sim, snapshot, tls,
+    architecture, bad_input, bootstrap, conformance, etcd_client, etcd3gw, etcdctl, examples,
+    full_disk, kill, pytest, python_etcd, rust_checks, sim, snapshot, tls,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -124,6 +124,12 @@ pub(crate) const SUITES: &[Suite] = &[
         90,
         "what no client, peer or directory should send or hold",
         bad_input::suite,
+    ),
+    suite(
+        "bootstrap",
+        60,
+        "members find their cluster by discovery, beside etcd's own, and by SRV records",
+        bootstrap::suite,
     ),
     suite(
         "kill",

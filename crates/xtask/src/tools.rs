@@ -197,9 +197,7 @@ pub(crate) fn has_own_mounts() -> bool {
 pub(crate) fn with_own_mounts(suite: &str, server: &Path) -> Result<Outcome> {
     let unshared = Command::new("unshare").args(["--mount", "true"]).output();
     if !unshared.is_ok_and(|output| output.status.success()) {
-        return Ok(Outcome::Skipped(
-            "only root may mount a small disk".to_owned(),
-        ));
+        return Ok(Outcome::Skipped("only root may mount".to_owned()));
     }
     let mut command = Command::new("unshare");
     command

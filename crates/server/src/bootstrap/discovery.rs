@@ -90,12 +90,14 @@ struct Session<'a> {
     pause: Duration,
 }
 
-/// Registers the one member of `own`, whose URLs are `urls`, and waits for the others.
+/// Registers the one member of `own`, whose URLs are `urls`, unless it did so already and comes
+/// `again`; and waits for the others.
 pub(super) async fn join(
     client: &Client,
     url: &str,
     own: &Plan,
     urls: &PeerUrls,
+    again: bool,
 ) -> Result<PeerUrls, DiscoveryError> {
     let session = Session {
         client: client.clone(),
@@ -104,24 +106,23 @@ pub(super) async fn join(
         own_pairs: peer_urls_text(urls),
         pause: PAUSE,
     };
-    session.join().await
+    session.join(again).await
 }
 
 impl Session<'_> {
-    async fn join(&self) -> Result<PeerUrls, DiscoveryError> {
+    async fn join(&self, again: bool) -> Result<PeerUrls, DiscoveryError> {
         let size = self.persist("size", || self.size()).await?;
         let (entries, _) = self.list().await?;
-        if entries.iter().any(|entry| entry.id == self.own_id) {
+        if !entries.iter().any(|entry| entry.id == self.own_id) {
+            if entries.len() >= size {
+                return Err(DiscoveryError::Full(entries.len()));
+            }
+            self.register().await?;
+            let id = &self.own_id;
+            tracing::info!(id, "registered this member with the discovery service");
+        } else if !again {
             return Err(DiscoveryError::DuplicateId);
         }
-        if entries.len() >= size {
-            return Err(DiscoveryError::Full(entries.len()));
-        }
-        self.register().await?;
-        tracing::info!(
-            id = self.own_id,
-            "registered this member with the discovery service"
-        );
         loop {
             let (entries, index) = self.list().await?;
             if entries.len() >= size {
@@ -363,7 +364,7 @@ mod tests {
                 own_pairs: "a=http://a:1".to_owned(),
                 pause: Duration::from_millis(1),
             };
-            session.join().await
+            session.join(false).await
         })
     }
 

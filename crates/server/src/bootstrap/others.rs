@@ -4,16 +4,17 @@
 
 use std::time::{Duration, Instant};
 
+use quorate_store::Member;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::client::{Answer, Client};
-use super::{BootError, Member, Plan, address};
+use super::{BootError, Plan, address};
 
 /// How long the others may take to answer: they are there, or they are about to start.
-pub(super) const JOINING: Duration = Duration::from_secs(10);
+const JOINING: Duration = Duration::from_secs(10);
 /// As in etcd: a new cluster's others are mostly not there yet.
-pub(super) const NEW: Duration = Duration::from_secs(1);
+const NEW: Duration = Duration::from_secs(1);
 /// How long the names in URLs may take.
 const LOOKUP: Duration = Duration::from_secs(30);
 
@@ -22,23 +23,17 @@ const LOOKUP: Duration = Duration::from_secs(30);
 struct Told {
     by: String,
     cluster_id: u64,
-    members: Vec<ToldMember>,
+    members: Vec<Member>,
 }
 
-#[derive(Debug)]
-struct ToldMember {
-    member: Member,
-    /// Whether it has told where clients reach it, which is the first thing a member does.
-    is_started: bool,
+/// Whether a member has told where clients reach it, which is the first thing that one does.
+fn is_started(member: &Member) -> bool {
+    !member.client_urls.is_empty()
 }
 
 /// Refuses to begin a cluster at URLs where one runs that does not wait for this member.
-pub(super) async fn refuse_running(
-    client: &Client,
-    begun: &Plan,
-    within: &Duration,
-) -> Result<(), BootError> {
-    let mut asked = ask(client, begun, *within);
+pub(super) async fn refuse_running(client: &Client, begun: &Plan) -> Result<(), BootError> {
+    let mut asked = ask(client, begun, NEW);
     while let Some(answer) = asked.join_next().await {
         let Ok((_, Ok(told))) = answer else { continue };
         check_running(begun, &told)?;
@@ -48,12 +43,12 @@ pub(super) async fn refuse_running(
 
 fn check_running(begun: &Plan, told: &Told) -> Result<(), BootError> {
     let (id, url) = (begun.member_id, told.by.clone());
-    let own = told.members.iter().find(|one| one.member.id == id);
+    let own = told.members.iter().find(|one| one.id == id);
     match own {
-        Some(own) if own.is_started => Err(BootError::Bootstrapped { id, url }),
+        Some(own) if is_started(own) => Err(BootError::Bootstrapped { id, url }),
         Some(_) => Ok(()),
         // They are about to begin, too.
-        None if !told.members.iter().any(|one| one.is_started) => Ok(()),
+        None if !told.members.iter().any(is_started) => Ok(()),
         None if told.cluster_id == begun.cluster_id => Err(BootError::Removed { id, url }),
         None => Err(BootError::OtherCluster {
             url,
@@ -64,12 +59,8 @@ fn check_running(begun: &Plan, told: &Told) -> Result<(), BootError> {
 }
 
 /// The plan to join the cluster that the others are in; `listed` is what `--initial-cluster` says.
-pub(super) async fn join(
-    client: &Client,
-    listed: &Plan,
-    within: &Duration,
-) -> Result<Plan, BootError> {
-    let mut asked = ask(client, listed, *within);
+pub(super) async fn join(client: &Client, listed: &Plan) -> Result<Plan, BootError> {
+    let mut asked = ask(client, listed, JOINING);
     let mut failures = Vec::new();
     let mut refused = None;
     while let Some(answer) = asked.join_next().await {
@@ -104,14 +95,14 @@ async fn matched(listed: &Plan, told: &Told, deadline: Instant) -> Result<Plan, 
     let mut own = None;
     let mut stranger = None;
     for one in &told.members {
-        match listed_as(&one.member, listed, deadline).await {
+        match listed_as(one, listed, deadline).await {
             Ok(entry) => {
                 if entry.id == listed.member_id {
                     own = Some(one);
                 }
                 members.push(Member {
                     name: entry.name.clone(),
-                    ..one.member.clone()
+                    ..one.clone()
                 });
             }
             Err(why) => stranger = stranger.or(Some(why)),
@@ -121,8 +112,7 @@ async fn matched(listed: &Plan, told: &Told, deadline: Instant) -> Result<Plan, 
     let unknown = match own {
         Some(_) => String::new(),
         None => format!(
-            "; the cluster at {by} does not know this member's peer URLs {}: add it first with \
-             member add",
+            "; {by} does not know this member's peer URLs {}: add it first with member add",
             listed.own().peer_urls.join(",")
         ),
     };
@@ -137,8 +127,8 @@ async fn matched(listed: &Plan, told: &Told, deadline: Instant) -> Result<Plan, 
         return Err(BootError::Mismatch(format!("{why}{unknown}")));
     }
     let own = own.expect("as many as are listed, all different, and each of them is listed");
-    let id = own.member.id;
-    if own.is_started {
+    let id = own.id;
+    if is_started(own) {
         let url = by.clone();
         return Err(BootError::Bootstrapped { id, url });
     }
@@ -179,7 +169,7 @@ fn ask(client: &Client, plan: &Plan, within: Duration) -> JoinSet<(String, Resul
             let answer = client.get(&format!("{url}/members"), within).await;
             let told = answer.and_then(|answer| read(&url, &answer));
             if let Err(why) = &told {
-                tracing::warn!("{url} does not say what cluster it is in: {why}");
+                tracing::debug!("{url} does not say what cluster it is in: {why}");
             }
             (url, told)
         });
@@ -204,7 +194,7 @@ fn read(url: &str, answer: &Answer) -> Result<Told, String> {
     if members.is_empty() {
         return Err("it has no members yet".to_owned());
     }
-    members.sort_by_key(|one| one.member.id);
+    members.sort_by_key(|one| one.id);
     Ok(Told {
         by: url.to_owned(),
         cluster_id,
@@ -212,7 +202,7 @@ fn read(url: &str, answer: &Answer) -> Result<Told, String> {
     })
 }
 
-fn read_member(value: &Value) -> Option<ToldMember> {
+fn read_member(value: &Value) -> Option<Member> {
     let urls = |field| {
         let all = match &value[field] {
             Value::Null => return Some(Vec::new()),
@@ -225,12 +215,11 @@ fn read_member(value: &Value) -> Option<ToldMember> {
         urls.sort();
         Some(urls)
     };
-    Some(ToldMember {
-        member: Member {
-            id: value["id"].as_u64()?,
-            name: value["name"].as_str().unwrap_or_default().to_owned(),
-            peer_urls: urls("peerURLs")?,
-        },
-        is_started: !urls("clientURLs")?.is_empty(),
+    Some(Member {
+        id: value["id"].as_u64()?,
+        name: value["name"].as_str().unwrap_or_default().to_owned(),
+        peer_urls: urls("peerURLs")?,
+        client_urls: urls("clientURLs")?,
+        ..Member::default()
     })
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::{BootError, Member, Plan, address};
+use quorate_store::Member;
+
+use super::{BootError, Plan, address};
 use crate::config::{Config, PeerUrls, Url, cluster_id, member_id, peer_urls_text};
 
 /// How long names in URLs may take to be known, as in etcd: in some networks a member's own name
@@ -30,6 +32,7 @@ pub(super) fn found(name: &str, members: &PeerUrls, token: &str) -> Result<Plan,
             id: member_id(urls, token),
             name: name.clone(),
             peer_urls: texts(urls),
+            ..Member::default()
         })
         .collect();
     planned.sort_by_key(|member| member.id);

@@ -23,7 +23,7 @@ pub(super) fn tls() -> Arc<Tls> {
 }
 
 fn planned(line: &str) -> Result<Plan, BootError> {
-    block_on(plan(&settings(line), &tls()))
+    block_on(plan(&settings(line), false, &tls()))
 }
 
 fn refusal(line: &str) -> String {
@@ -68,7 +68,7 @@ fn beside(
 ) -> Result<Plan, String> {
     block_on(async {
         let line = with_other(&other(cluster_id, members).await);
-        let plan = plan(&settings(&format!("{line} {flags}")), &tls()).await;
+        let plan = plan(&settings(&format!("{line} {flags}")), false, &tls()).await;
         plan.map_err(|error| error.to_string())
     })
 }
@@ -190,7 +190,7 @@ fn a_member_that_the_running_cluster_does_not_have_begins_no_other_one() {
             ))
         })
         .await;
-        let error = plan(&settings(&with_other(&url)), &tls())
+        let error = plan(&settings(&with_other(&url)), false, &tls())
             .await
             .expect_err("it was removed");
         assert!(matches!(error, BootError::Removed { .. }), "{error}");

@@ -92,7 +92,7 @@ pub struct Restore {
     /// The member's name, as it will be started with.
     #[arg(long, default_value = "default")]
     pub name: String,
-    /// The new cluster: NAME=PEER-URL, of one member.
+    /// The new cluster: NAME=PEER-URL of each member. Make each one's directory from the same file.
     #[arg(long)]
     pub initial_cluster: Option<String>,
     /// Goes into the new cluster's id.

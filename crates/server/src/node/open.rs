@@ -346,7 +346,7 @@ async fn identify(disk: &FsDisk, config: &Config, tls: &Arc<Tls>) -> Result<Iden
         bootstrap::note_ignored(config);
         return Ok((identity, Vec::new()));
     }
-    let plan = bootstrap::plan(config, tls).await?;
+    let plan = bootstrap::plan(config, known.is_some(), tls).await?;
     let no_room = |error| match error {
         LogError::Disk(error) | LogError::Full(error) if error.kind == DiskErrorKind::Full => {
             OpenError::NoRoom {

@@ -79,11 +79,6 @@ pub(crate) enum ImportError {
     /// The settings make no cluster.
     #[error("{0}")]
     Boot(#[from] BootError),
-    /// The settings make a cluster of several members.
-    #[error(
-        "--initial-cluster names several members: restore one member, and let the others join it"
-    )]
-    Several,
     /// A revision that cannot be.
     #[error("--bump-revision={0} leads beyond the last revision that there can be")]
     Revision(u64),
@@ -163,9 +158,6 @@ fn make(
         error,
     })?;
     let plan = bootstrap::plan_alone(config)?;
-    if plan.members.len() > 1 {
-        return Err(ImportError::Several);
-    }
     let (cluster, member) = (plan.cluster_id, plan.member_id);
     let journal_config = JournalConfig::default();
     let identity = Identity::create(&disk, journal_config, random, cluster, member)?;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::rows::{self, LeaseRow};
 use super::{HashCheck, ImportError, Imported, Options, import, open};
 use crate::bolt::{Database, FileShape, Shape, Writer};
-use crate::config::Config;
+use crate::config::{Config, InitialCluster, parse_peer_urls};
 use crate::disk::{FsDisk, Segments};
 
 type Items = Vec<(Vec<u8>, Vec<u8>)>;
@@ -238,6 +238,29 @@ fn a_bumped_revision_is_a_compaction_s() {
     assert_eq!((store.revision().get(), store.compacted()), (1_006, 1_006));
     let now = shown(store, &values, 1_006);
     assert!(now[0].starts_with("a=3 2/4/2") && now.len() == 2, "{now:?}");
+}
+
+#[test]
+fn a_directory_is_made_for_each_member_of_a_new_cluster() {
+    let case = Case::new();
+    let database = open(Path::new(GOLDEN), HashCheck::Needed).unwrap();
+    let two = "default=http://localhost:2380,b=http://b:2380";
+    let of_two = |members| Config {
+        initial_cluster: InitialCluster::Static(parse_peer_urls(members).unwrap()),
+        ..case.config()
+    };
+    let error = import(&database, &of_two("b=http://b:2380"), Options::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("couldn't find local name"),
+        "{error}"
+    );
+    assert!(!case.config().data_dir.exists(), "nothing was made");
+    import(&database, &of_two(two), Options::default()).unwrap();
+    let (machine, _) = case.opened().unwrap();
+    let members = machine.store().members().values();
+    let mut urls: Vec<_> = members.map(|member| member.peer_urls.join(",")).collect();
+    urls.sort();
+    assert_eq!(urls, ["http://b:2380", "http://localhost:2380"]);
 }
 
 #[test]

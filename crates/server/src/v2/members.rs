@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
 use axum::http::{Method, Response, StatusCode};
-use quorate_store::Member;
+use quorate_store::{Member, Role};
 
 use super::{CLUSTER_ID, cluster_id, json, json_response, method_not_allowed, plain};
 use crate::config::version::{API_VERSION, CLUSTER_VERSION};
@@ -51,23 +51,31 @@ pub(crate) fn peer_members(node: &Node, method: &Method) -> Response<Body> {
     if method != Method::GET {
         return method_not_allowed("GET");
     }
-    let machine = node.machine();
-    let members = machine.store().members().values();
-    // Ids are numbers here, and fields without a value are left out: etcd reads it so.
-    let members: Vec<_> = members
-        .map(|member| {
-            let mut json = serde_json::json!({"id": member.id, "peerURLs": member.peer_urls});
-            if !member.name.is_empty() {
-                json["name"] = member.name.as_str().into();
-            }
-            if !member.client_urls.is_empty() {
-                json["clientURLs"] = member.client_urls.as_slice().into();
-            }
-            json
-        })
-        .collect();
-    let body = serde_json::Value::from(members).to_string() + "\n";
+    let mut body = Vec::new();
+    list(
+        &mut body,
+        node.machine().store().members().values(),
+        peer_member,
+    );
+    body.push(b'\n');
     json_response(node, 200, Body::from(body))
+}
+
+/// A member as members tell it to one another: the id is a number, and what has no value is left out.
+fn peer_member(out: &mut Vec<u8>, member: &Member) {
+    out.extend_from_slice(format!("{{\"id\":{}", member.id).as_bytes());
+    urls(out, "peerURLs", &member.peer_urls);
+    if member.role != Role::Voter {
+        out.extend_from_slice(b",\"isLearner\":true");
+    }
+    if !member.name.is_empty() {
+        out.extend_from_slice(b",\"name\":");
+        json::string(out, member.name.as_bytes());
+    }
+    if !member.client_urls.is_empty() {
+        urls(out, "clientURLs", &member.client_urls);
+    }
+    out.push(b'}');
 }
 
 /// `/v2/members` and what is below it. Membership cannot be changed yet.
@@ -95,7 +103,7 @@ pub(super) fn members(node: &Node, method: &Method, path: &[u8]) -> Response<Bod
     match name {
         None => {
             body.extend_from_slice(b"{\"members\":");
-            list(&mut body, members.values());
+            list(&mut body, members.values(), member);
             body.extend_from_slice(b"}\n");
         }
         Some(b"leader") => {
@@ -126,13 +134,17 @@ fn message(node: &Node, status: u16, text: &str) -> Response<Body> {
     json_response(node, status, Body::from(body))
 }
 
-fn list<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = &'a Member>) {
+fn list<'a>(
+    out: &mut Vec<u8>,
+    members: impl Iterator<Item = &'a Member>,
+    write: fn(&mut Vec<u8>, &Member),
+) {
     out.push(b'[');
     for (at, one) in members.enumerate() {
         if at > 0 {
             out.push(b',');
         }
-        member(out, one);
+        write(out, one);
     }
     out.push(b']');
 }
@@ -140,18 +152,18 @@ fn list<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = &'a Member>) {
 fn member(out: &mut Vec<u8>, member: &Member) {
     out.extend_from_slice(format!("{{\"id\":\"{:x}\",\"name\":", member.id).as_bytes());
     json::string(out, member.name.as_bytes());
-    for (field, urls) in [
-        ("peerURLs", &member.peer_urls),
-        ("clientURLs", &member.client_urls),
-    ] {
-        out.extend_from_slice(format!(",\"{field}\":[").as_bytes());
-        for (at, url) in urls.iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            json::string(out, url.as_bytes());
-        }
-        out.push(b']');
-    }
+    urls(out, "peerURLs", &member.peer_urls);
+    urls(out, "clientURLs", &member.client_urls);
     out.push(b'}');
+}
+
+fn urls(out: &mut Vec<u8>, field: &str, urls: &[String]) {
+    out.extend_from_slice(format!(",\"{field}\":[").as_bytes());
+    for (at, url) in urls.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        json::string(out, url.as_bytes());
+    }
+    out.push(b']');
 }
