@@ -48,9 +48,8 @@ pub(super) async fn check(cluster: &mut Cluster, member: Member) -> Result<Strin
     }
     await_no_leader(channel.clone()).await?;
     let limit = Duration::from_secs(5) + cluster.setup.election * 2 + SLACK;
-    let ended = ends_without_leader(led, limit).await?;
-    println!("a watch with hasleader ended: {ended}");
     let mut asked = JoinSet::new();
+    asked.spawn(async move { ends_without_leader(led, limit).await });
     for (name, call) in needing_the_cluster(&channel, lease) {
         asked.spawn(async move { refused(name, call, limit, program).await });
     }
@@ -65,8 +64,15 @@ pub(super) async fn check(cluster: &mut Cluster, member: Member) -> Result<Strin
         goes_on(channel.clone(), port).await?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    let mut wrong = 0;
     while let Some(done) = asked.join_next().await {
-        println!("{}", done??);
+        match done? {
+            Ok(text) => println!("{text}"),
+            Err(error) => {
+                wrong += 1;
+                println!("WRONG: {error:#}");
+            }
+        }
     }
     goes_on(channel.clone(), port).await?;
     cluster.heal()?;
@@ -75,6 +81,10 @@ pub(super) async fn check(cluster: &mut Cluster, member: Member) -> Result<Strin
     let event = tokio::time::timeout(limit, plain.message()).await;
     let event = event.context("a watch without hasleader is silent after healing")??;
     ensure!(event.is_some(), "a watch without hasleader ended");
+    ensure!(
+        wrong == 0,
+        "{wrong} of {count} requests were not refused as they should"
+    );
     Ok(format!("{count} requests refused in time"))
 }
 
@@ -292,7 +302,7 @@ async fn ends_without_leader(
         text == "etcdserver: no leader",
         "a watch ended with {text:?}"
     );
-    Ok(text)
+    Ok(format!("a watch with hasleader: {text}"))
 }
 
 /// Waits for the refusal of a call.

@@ -79,8 +79,8 @@ async fn short(program: Program, server: &Path, seed: u64) -> Result<String> {
     for fault in WITH_THREE {
         counts += one(&mut cluster, fault, &mut rng).await?;
     }
-    let asked = cut_off(&mut cluster).await?;
     let figures = failovers(&mut cluster).await?;
+    let asked = cut_off(&mut cluster).await?;
     drop(cluster);
     let mut cluster = Cluster::start(setup(program, server, 5, Kind::Proxies)?).await?;
     for fault in WITH_FIVE {
