@@ -25,7 +25,10 @@ mod srv;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::config::{ClusterState, Config, InitialCluster, PeerUrls};
+use crate::tls::{Tls, TlsError};
 
 pub use discovery::DiscoveryError;
 use others::{JOINING, NEW};
@@ -97,6 +100,9 @@ pub enum BootError {
         /// Ours to be.
         ours: u64,
     },
+    /// TLS cannot be had as it was configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Nobody tells which cluster to join.
     #[error("cannot fetch cluster info from peer urls: {0}")]
     Unreachable(String),
@@ -118,7 +124,7 @@ pub enum BootError {
 /// # Errors
 /// [`BootError`], each with a sentence for the operator.
 pub async fn plan(config: &Config) -> Result<Plan, BootError> {
-    let plan = unlogged(config).await?;
+    let plan = unlogged(config, &Tls::load(config)?).await?;
     let named = |one: &Member| format!("{:x}={}={}", one.id, one.name, one.peer_urls.join("|"));
     tracing::info!(
         cluster_id = format!("{:x}", plan.cluster_id),
@@ -133,7 +139,7 @@ pub async fn plan(config: &Config) -> Result<Plan, BootError> {
     Ok(plan)
 }
 
-async fn unlogged(config: &Config) -> Result<Plan, BootError> {
+async fn unlogged(config: &Config, tls: &Arc<Tls>) -> Result<Plan, BootError> {
     let name = &config.name;
     let (members, token) = match &config.initial_cluster {
         InitialCluster::Static(members) => (members.clone(), &config.initial_cluster_token),
@@ -156,10 +162,10 @@ async fn unlogged(config: &Config) -> Result<Plan, BootError> {
             let text = "discovery URL should not be set when joining existing initial cluster";
             return Err(BootError::Settings(text.to_owned()));
         }
-        return others::join(&begun, &JOINING).await;
+        return others::join(&begun, tls, &JOINING).await;
     }
     rules::check_advertised(config, &members).await?;
-    others::refuse_running(&begun, &NEW).await?;
+    others::refuse_running(&begun, tls, &NEW).await?;
     match &config.initial_cluster {
         InitialCluster::Discovery(url) => {
             let members = discovery::join(url, &begun, &members).await?;

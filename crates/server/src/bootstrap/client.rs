@@ -1,24 +1,32 @@
-//! HTTP as a client: one question, one answer, within a time.
+//! HTTP as a client, in clear or over TLS: one question, one answer, within a time.
 
 use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, Request};
+use axum::http::{HeaderMap, Method, Request, Uri};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
+use tower::util::BoxCloneSyncService;
 
-/// How long a connection may take, and how long a silent one is trusted.
+use crate::config::{Scheme, Url};
+use crate::tls::{Stream, Tls};
+
+/// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
-const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-type Connector = HttpConnector;
+type Connector = BoxCloneSyncService<Uri, Wire, io::Error>;
 
 /// Clones share their connections.
 #[derive(Clone)]
@@ -32,17 +40,73 @@ pub(super) struct Answer {
     pub(super) body: Bytes,
 }
 
-/// Where TLS to members and to discovery services begins.
-fn connector() -> Connector {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT));
-    connector.set_keepalive(Some(KEEPALIVE));
-    connector
+/// A connection under HTTP.
+struct Wire(TokioIo<Stream>);
+
+/// What a URI's connection is; TLS if it says so.
+fn connector(tls: &Arc<Tls>) -> Connector {
+    let tls = tls.clone();
+    BoxCloneSyncService::new(tower::service_fn(move |uri: Uri| {
+        let tls = tls.clone();
+        async move {
+            let connected = timeout(CONNECT, tls.connect(&address(&uri)?)).await;
+            let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            Ok(Wire(TokioIo::new(stream)))
+        }
+    }))
+}
+
+fn address(uri: &Uri) -> io::Result<Url> {
+    let (scheme, port) = match uri.scheme_str() {
+        Some("https") => (Scheme::Https, 443),
+        _ => (Scheme::Http, 80),
+    };
+    let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(Url {
+        scheme,
+        host: host.to_owned(),
+        port: uri.port_u16().unwrap_or(port),
+    })
+}
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, to)
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
 }
 
 impl Client {
-    pub(super) fn new() -> Self {
-        Self(legacy::Client::builder(TokioExecutor::new()).build(connector()))
+    /// `tls` says whom it trusts and what it shows.
+    pub(super) fn new(tls: &Arc<Tls>) -> Self {
+        Self(legacy::Client::builder(TokioExecutor::new()).build(connector(tls)))
     }
 
     /// # Errors

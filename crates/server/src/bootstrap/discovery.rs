@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use super::Plan;
 use super::client::{Answer, Client};
 use crate::config::{PeerUrls, parse_peer_urls, peer_urls_text};
+use crate::tls::Tls;
 
 /// How long a question may take.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -97,7 +98,7 @@ pub(super) async fn join(
     urls: &PeerUrls,
 ) -> Result<PeerUrls, DiscoveryError> {
     let session = Session {
-        client: Client::new(),
+        client: Client::new(&Tls::of_nobody()),
         url: url.trim_end_matches('/'),
         own_id: format!("{:x}", own.member_id),
         own_pairs: peer_urls_text(urls),
@@ -356,7 +357,7 @@ mod tests {
             })
             .await;
             let session = Session {
-                client: Client::new(),
+                client: Client::new(&Tls::of_nobody()),
                 url: &format!("{url}/token"),
                 own_id: "1".to_owned(),
                 own_pairs: "a=http://a:1".to_owned(),

@@ -2,6 +2,7 @@
 //!
 //! All are asked at once, and the first good answer holds.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -9,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::client::{Answer, Client};
 use super::{BootError, Member, Plan, address};
+use crate::tls::Tls;
 
 /// How long the others may take to answer: they are there, or they are about to start.
 pub(super) const JOINING: Duration = Duration::from_secs(10);
@@ -33,8 +35,12 @@ struct ToldMember {
 }
 
 /// Refuses to begin a cluster at URLs where one runs that does not wait for this member.
-pub(super) async fn refuse_running(begun: &Plan, within: &Duration) -> Result<(), BootError> {
-    let mut asked = ask(begun, *within);
+pub(super) async fn refuse_running(
+    begun: &Plan,
+    tls: &Arc<Tls>,
+    within: &Duration,
+) -> Result<(), BootError> {
+    let mut asked = ask(begun, tls, *within);
     while let Some(answer) = asked.join_next().await {
         let Ok((_, Ok(told))) = answer else { continue };
         check_running(begun, &told)?;
@@ -60,8 +66,12 @@ fn check_running(begun: &Plan, told: &Told) -> Result<(), BootError> {
 }
 
 /// The plan to join the cluster that the others are in; `listed` is what `--initial-cluster` says.
-pub(super) async fn join(listed: &Plan, within: &Duration) -> Result<Plan, BootError> {
-    let mut asked = ask(listed, *within);
+pub(super) async fn join(
+    listed: &Plan,
+    tls: &Arc<Tls>,
+    within: &Duration,
+) -> Result<Plan, BootError> {
+    let mut asked = ask(listed, tls, *within);
     let mut failures = Vec::new();
     let mut refused = None;
     while let Some(answer) = asked.join_next().await {
@@ -162,8 +172,8 @@ async fn listed_as<'a>(
 }
 
 /// Asks all members of the plan but this one.
-fn ask(plan: &Plan, within: Duration) -> JoinSet<(String, Result<Told, String>)> {
-    let client = Client::new();
+fn ask(plan: &Plan, tls: &Arc<Tls>, within: Duration) -> JoinSet<(String, Result<Told, String>)> {
+    let client = Client::new(tls);
     let mut asked = JoinSet::new();
     let others = plan.members.iter().filter(|one| one.id != plan.member_id);
     for url in others.flat_map(|member| member.peer_urls.clone()) {

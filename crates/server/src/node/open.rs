@@ -23,6 +23,7 @@ use crate::bootstrap::{self, BootError};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
 use crate::metrics::DiskTimes;
+use crate::tls::{Tls, TlsError};
 
 /// Why a member did not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,9 @@ pub enum OpenError {
         /// And of which cluster.
         cluster: u64,
     },
+    /// TLS cannot be had as it was configured.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The system gives no random bytes.
     #[error("cannot read /dev/urandom: {0}")]
     Entropy(io::Error),
@@ -108,6 +112,7 @@ impl Running {
         let began = Instant::now();
         let lock = prepare(&config.data_dir)?;
         let disk = FsDisk::open(&config.data_dir).map_err(LogError::from)?;
+        let tls = Tls::load(&config)?;
         let (identity, first) = identify(&disk, &config).await?;
         // The other half is for the index and what requests take.
         let resident_bytes = available_bytes() / 2;
@@ -168,7 +173,8 @@ impl Running {
         };
         let space = Space::new(keeps);
         let member = (machine, replica);
-        let shared = Self::share(config, &identity, member, &segments, times, space, first);
+        let peers = Peers::new(first, tls);
+        let shared = Self::share(config, &identity, member, &segments, times, space, peers);
         let reports = shared.clone();
         let thread = DiskThread::start(journal, segments, room, move |done| {
             reports.inbox().done.push(done);
@@ -212,7 +218,7 @@ impl Running {
         segments: &Arc<Segments>,
         disk_times: DiskTimes,
         space: Space,
-        first: Vec<(u64, Vec<String>)>,
+        peers: Peers,
     ) -> Arc<Shared> {
         Arc::new(Shared {
             cluster_id: identity.cluster,
@@ -235,7 +241,7 @@ impl Running {
             metrics: Arc::default(),
             disk_times,
             space,
-            peers: Peers::new(first),
+            peers,
             config,
         })
     }

@@ -1,7 +1,7 @@
 //! The node as other members know it: who it says it is, whom it lets in, what comes from them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use quorate_log::{EntryAt, Moved};
@@ -13,6 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Node;
 use crate::disk::Mover;
 use crate::peer::{self, Hello, Links, Refused};
+use crate::tls::Tls;
 
 /// Bytes of frames that wait for the driver; beyond, the connections they come on wait.
 const MAX_FRAME_BYTES: usize = 64 << 20;
@@ -34,9 +35,9 @@ pub(crate) enum PeerInput {
 }
 
 /// What a member has to do with the others.
-#[derive(Default)]
 pub(super) struct Peers {
     pub(super) links: Links,
+    tls: Arc<Tls>,
     /// Where the others were reached when this member had no state yet.
     pub(super) first: Vec<(u64, Vec<String>)>,
     pub(super) asks: super::asks::Asks,
@@ -64,10 +65,15 @@ impl super::Shared {
 
 impl Peers {
     /// `first` is where the others are reached until the state says so.
-    pub(super) fn new(first: Vec<(u64, Vec<String>)>) -> Self {
+    pub(super) fn new(first: Vec<(u64, Vec<String>)>, tls: Arc<Tls>) -> Self {
         Self {
+            links: Links::default(),
+            tls,
             first,
-            ..Self::default()
+            asks: super::asks::Asks::default(),
+            mover: OnceLock::new(),
+            known: Mutex::default(),
+            room: Notify::new(),
         }
     }
 
@@ -80,6 +86,11 @@ impl Node {
     /// The connections to the others.
     pub(crate) fn links(&self) -> &Links {
         &self.0.peers.links
+    }
+
+    /// TLS on its ports and to the others.
+    pub(crate) fn tls(&self) -> &Arc<Tls> {
+        &self.0.peers.tls
     }
 
     /// Who this member says it is.

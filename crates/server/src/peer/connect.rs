@@ -10,7 +10,6 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::hello::{Hello, PROTOCOL, Refused};
 use crate::config::Url;
@@ -64,10 +63,7 @@ async fn dial(
 ) -> Result<Connected, LinkError> {
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
     let url = Url::parse(url).map_err(invalid)?;
-    let host = url.host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, url.port)).await?;
-    // A socket that cannot be told is slow, not wrong.
-    let _ = stream.set_nodelay(true);
+    let stream = node.tls().connect(&url).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
     let hello = Hello {
