@@ -32,6 +32,17 @@ pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Files that are no client's: those of the data directory, and connections of the other ports.
 const RESERVED_FILES: u64 = 300;
 
+/// Who is silent for this long is asked whether it is still there, and asked again: one that vanished
+/// without a word would keep its connection, and its watches, for ever.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How a connection that has become silent is asked whether it is still there.
+pub(crate) fn keepalive() -> socket2::TcpKeepalive {
+    socket2::TcpKeepalive::new()
+        .with_time(KEEPALIVE)
+        .with_interval(KEEPALIVE)
+}
+
 /// How many connections the clients may have, if the process may open `files`.
 pub(crate) fn client_connections(files: Option<u64>) -> usize {
     let files = files.unwrap_or(u64::MAX);

@@ -158,7 +158,7 @@ async fn unlogged(config: &Config, again: bool, client: &Client) -> Result<Plan,
     others::refuse_running(client, &begun).await?;
     match &config.initial_cluster {
         InitialCluster::Discovery(url) => {
-            let members = discovery::join(client, url, &begun, &members, again).await?;
+            let members = discovery::join(url, &begun, &members, again).await?;
             rules::found(name, &members, url)
         }
         InitialCluster::Static(_) | InitialCluster::Srv { .. } => Ok(begun),

@@ -23,7 +23,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -36,9 +36,6 @@ use crate::node::{Node, OpenError, Running};
 use crate::tls::{Accepted, CLEARTEXT_HERE, Port, Refused, Stream, Tls, TlsError};
 use crate::{metrics, output, peer, systemd, v2, v3};
 
-/// A peer that is silent for this long is asked whether it is still there, and asked again: one that
-/// vanished without a word would keep its connection, and its watches, for ever.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long a leader is waited for before clients are served without one.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long open requests may take when the server stops.
@@ -244,10 +241,7 @@ async fn bind(urls: &[ListenUrl]) -> Result<Vec<Listener>, ServeError> {
         let bound = TcpListener::bind(address).await;
         // Accepted sockets inherit it.
         let bound = bound.and_then(|listener| {
-            let keepalive = TcpKeepalive::new()
-                .with_time(KEEPALIVE)
-                .with_interval(KEEPALIVE);
-            SockRef::from(&listener).set_tcp_keepalive(&keepalive)?;
+            SockRef::from(&listener).set_tcp_keepalive(&arrival::keepalive())?;
             Ok(Listener {
                 socket: listener,
                 scheme: url.scheme,

@@ -30,12 +30,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 pub(crate) use handshake::{CLEARTEXT_HERE, Refused};
 pub use stream::{ReadHalf, Socket, Stream, WriteHalf};
 
+use crate::arrival;
 use crate::config::{Config, Scheme, Transport, Url};
 use endpoint::Endpoint;
 use handshake::Thread;
@@ -114,9 +116,16 @@ impl Tls {
         Ok(Arc::new(Self {
             clients,
             peers: open("peer-", &config.peer_tls, own)?,
-            room: Arc::new(Semaphore::new(crate::arrival::HANDSHAKES)),
+            room: Arc::new(Semaphore::new(arrival::HANDSHAKES)),
             thread: Thread::default(),
         }))
+    }
+
+    /// To connect to who is no member: the system's authorities are trusted, and nothing is shown.
+    #[must_use]
+    pub fn of_nobody() -> Arc<Self> {
+        let opened = Self::load(&Config::default());
+        opened.expect("no file is named, so none is bad")
     }
 
     /// Makes the handshake with who has connected to an https URL.
@@ -150,6 +159,7 @@ impl Tls {
         let stream = TcpStream::connect((host, url.port)).await?;
         // A socket that cannot be told is slow, not wrong.
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&arrival::keepalive());
         if url.scheme == Scheme::Http {
             return Ok(Stream::Plain(stream));
         }

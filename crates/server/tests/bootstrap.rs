@@ -8,6 +8,7 @@ use ports::{free_port, listen};
 use quorate::bootstrap::{self, BootError, DiscoveryError, Plan};
 use quorate::config::{self, Config, Invocation};
 use quorate::serve;
+use quorate::tls::Tls;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -17,12 +18,6 @@ use tokio::task::JoinSet;
 mod ports;
 
 /// A member that serves until the test's runtime ends.
-/// Of a member without certificates.
-fn tls() -> std::sync::Arc<quorate::tls::Tls> {
-    let config = quorate::config::Config::default();
-    quorate::tls::Tls::load(&config).expect("there is nothing to load")
-}
-
 struct Running {
     client: SocketAddr,
     peer: SocketAddr,
@@ -89,7 +84,7 @@ impl Running {
     }
 
     async fn join(&self, token: &str, name: &str, port: u16) -> Result<Plan, DiscoveryError> {
-        match bootstrap::plan(&self.member(token, name, port), false, &tls()).await {
+        match bootstrap::plan(&self.member(token, name, port), false, &Tls::of_nobody()).await {
             Ok(plan) => Ok(plan),
             Err(BootError::Discovery(error)) => Err(error),
             Err(error) => panic!("{error}"),
@@ -120,7 +115,8 @@ fn three_members_find_one_another_and_a_fourth_one_is_too_late() {
         let mut joining = JoinSet::new();
         for (port, name) in (1_u16..).zip(["a", "b", "c"]) {
             let settings = store.member("/d/token", name, port);
-            joining.spawn(async move { bootstrap::plan(&settings, false, &tls()).await });
+            joining
+                .spawn(async move { bootstrap::plan(&settings, false, &Tls::of_nobody()).await });
         }
         let plans = joining.join_all().await;
         let plans: Vec<_> = plans
@@ -153,7 +149,8 @@ fn three_members_find_one_another_and_a_fourth_one_is_too_late() {
         assert_eq!(late, Err(DiscoveryError::Full(3)));
         let again = store.join("/d/token", "b", 2).await;
         assert_eq!(again, Err(DiscoveryError::DuplicateId));
-        let cut_short = bootstrap::plan(&store.member("/d/token", "b", 2), true, &tls()).await;
+        let cut_short =
+            bootstrap::plan(&store.member("/d/token", "b", 2), true, &Tls::of_nobody()).await;
         assert_eq!(cut_short.expect("a plan"), plans[1]);
     });
 }
@@ -187,7 +184,7 @@ fn a_token_that_makes_no_cluster_is_refused() {
             "{entry:?}"
         );
         let elsewhere = settings(&format!("--discovery http://{}/version", store.peer));
-        let elsewhere = bootstrap::plan(&elsewhere, false, &tls())
+        let elsewhere = bootstrap::plan(&elsewhere, false, &Tls::of_nobody())
             .await
             .expect_err("no such service");
         let text = elsewhere.to_string();
@@ -206,7 +203,7 @@ fn a_running_member_tells_what_cluster_it_is_in() {
             first.peer
         );
         let existing = settings(&format!("{line} --initial-cluster-state existing"));
-        let error = bootstrap::plan(&existing, false, &tls())
+        let error = bootstrap::plan(&existing, false, &Tls::of_nobody())
             .await
             .expect_err("nobody added it");
         let text = error.to_string();
@@ -215,7 +212,7 @@ fn a_running_member_tells_what_cluster_it_is_in() {
             "does not know this member's peer URLs http://127.0.0.1:1: add it first",
         ];
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
-        let error = bootstrap::plan(&settings(&line), false, &tls()).await;
+        let error = bootstrap::plan(&settings(&line), false, &Tls::of_nobody()).await;
         let error = error.expect_err("a cluster runs there");
         assert!(matches!(error, BootError::OtherCluster { .. }), "{error}");
     });

@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use super::Plan;
 use super::client::{Answer, Client};
 use crate::config::{PeerUrls, parse_peer_urls, peer_urls_text};
+use crate::tls::Tls;
 
 /// How long a question may take.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -93,14 +94,13 @@ struct Session<'a> {
 /// Registers the one member of `own`, whose URLs are `urls`, unless it did so already and comes
 /// `again`; and waits for the others.
 pub(super) async fn join(
-    client: &Client,
     url: &str,
     own: &Plan,
     urls: &PeerUrls,
     again: bool,
 ) -> Result<PeerUrls, DiscoveryError> {
     let session = Session {
-        client: client.clone(),
+        client: Client::new(&Tls::of_nobody()),
         url: url.trim_end_matches('/'),
         own_id: format!("{:x}", own.member_id),
         own_pairs: peer_urls_text(urls),
@@ -358,7 +358,7 @@ mod tests {
             })
             .await;
             let session = Session {
-                client: Client::new(&super::super::tests::tls()),
+                client: Client::new(&Tls::of_nobody()),
                 url: &format!("{url}/token"),
                 own_id: "1".to_owned(),
                 own_pairs: "a=http://a:1".to_owned(),

@@ -1,7 +1,5 @@
 //! Plans against others that answer as they are told to.
 
-use std::sync::Arc;
-
 use crate::tls::Tls;
 use std::ffi::OsString;
 
@@ -17,13 +15,8 @@ fn settings(line: &str) -> Config {
     }
 }
 
-/// Of a member without certificates.
-pub(super) fn tls() -> Arc<Tls> {
-    Tls::load(&Config::default()).expect("there is nothing to load")
-}
-
 fn planned(line: &str) -> Result<Plan, BootError> {
-    block_on(plan(&settings(line), false, &tls()))
+    block_on(plan(&settings(line), false, &Tls::of_nobody()))
 }
 
 fn refusal(line: &str) -> String {
@@ -68,7 +61,12 @@ fn beside(
 ) -> Result<Plan, String> {
     block_on(async {
         let line = with_other(&other(cluster_id, members).await);
-        let plan = plan(&settings(&format!("{line} {flags}")), false, &tls()).await;
+        let plan = plan(
+            &settings(&format!("{line} {flags}")),
+            false,
+            &Tls::of_nobody(),
+        )
+        .await;
         plan.map_err(|error| error.to_string())
     })
 }
@@ -190,7 +188,7 @@ fn a_member_that_the_running_cluster_does_not_have_begins_no_other_one() {
             ))
         })
         .await;
-        let error = plan(&settings(&with_other(&url)), false, &tls())
+        let error = plan(&settings(&with_other(&url)), false, &Tls::of_nobody())
             .await
             .expect_err("it was removed");
         assert!(matches!(error, BootError::Removed { .. }), "{error}");

@@ -8,6 +8,7 @@ mod clients;
 mod files;
 mod scenarios;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ const SCENARIOS: &[(&str, Scenario)] = &[
     ("files change under an open watch", scenarios::files_change),
     ("a revoked certificate is refused", scenarios::revoked),
     ("versions and suites have bounds", scenarios::versions),
+    ("members meet over TLS", scenarios::members),
     (
         "what is spoken to the wrong port is answered",
         scenarios::wrong_port,
@@ -87,24 +89,43 @@ const READY: Duration = Duration::from_secs(60);
 impl Bench<'_> {
     /// Starts a server with these flags and waits until it says that it is well.
     fn start(&self, flags: &[String]) -> Result<Secured> {
-        let mut secured = self.spawn(flags)?;
-        let started = Instant::now();
-        while !member::get(secured.metrics, "/health").is_ok_and(|body| body.contains("true")) {
-            if let Some(status) = secured.member.await_end(Duration::ZERO)? {
-                bail!("it ended with {status}:\n{}", secured.member.log_tail());
-            }
-            if started.elapsed() > READY {
-                bail!("it was not ready:\n{}", secured.member.log_tail());
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let secured = self.spawn(flags)?;
+        secured.ready()
+    }
+
+    /// Starts members of one cluster, each with these flags, and waits until all are well.
+    fn start_cluster(&self, flags: &[&[String]]) -> Result<Vec<Secured>> {
+        let ports = free_ports(flags.len());
+        let cluster = ports.iter().enumerate();
+        let cluster = cluster
+            .map(|(at, ports)| (at, ports.peer))
+            .map(|(at, peer)| format!("m{at}=https://127.0.0.1:{peer}"));
+        let cluster = cluster.collect::<Vec<_>>().join(",");
+        let mut members = Vec::new();
+        for (at, (flags, ports)) in flags.iter().zip(ports).enumerate() {
+            let dir = self.dir.join(format!("m{at}"));
+            std::fs::create_dir_all(&dir)?;
+            let own = [
+                format!("--name=m{at}"),
+                format!("--initial-cluster={cluster}"),
+            ];
+            let bench = Bench { dir: &dir, ..*self };
+            members.push(bench.spawn_on(ports, &[flags, &own[..]].concat())?);
         }
-        Ok(secured)
+        members.into_iter().map(Secured::ready).collect()
     }
 
     /// Starts a server and does not wait for it.
     fn spawn(&self, flags: &[String]) -> Result<Secured> {
-        let (client, peer) = member::free_ports();
-        let (metrics, _) = member::free_ports();
+        self.spawn_on(free_ports(1)[0], flags)
+    }
+
+    fn spawn_on(&self, ports: Ports, flags: &[String]) -> Result<Secured> {
+        let Ports {
+            client,
+            peer,
+            metrics,
+        } = ports;
         let (https, peers) = (
             format!("https://127.0.0.1:{client}"),
             format!("https://127.0.0.1:{peer}"),
@@ -133,7 +154,45 @@ impl Bench<'_> {
     }
 }
 
+/// Where a server listens.
+#[derive(Clone, Copy)]
+struct Ports {
+    client: u16,
+    peer: u16,
+    metrics: u16,
+}
+
+/// Ports for so many servers; none twice, although nobody listens on them yet.
+fn free_ports(servers: usize) -> Vec<Ports> {
+    let mut pairs = BTreeSet::new();
+    while pairs.len() < 2 * servers {
+        pairs.insert(member::free_ports());
+    }
+    let pairs: Vec<_> = pairs.into_iter().collect();
+    let each = pairs.chunks_exact(2).map(|two| Ports {
+        client: two[0].0,
+        peer: two[0].1,
+        metrics: two[1].0,
+    });
+    each.collect()
+}
+
 impl Secured {
+    /// Waits until it says that it is well.
+    fn ready(mut self) -> Result<Self> {
+        let started = Instant::now();
+        while !member::get(self.metrics, "/health").is_ok_and(|body| body.contains("true")) {
+            if let Some(status) = self.member.await_end(Duration::from_millis(1))? {
+                bail!("it ended with {status}:\n{}", self.member.log_tail());
+            }
+            if started.elapsed() > READY {
+                bail!("it was not ready:\n{}", self.member.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(self)
+    }
+
     /// etcdctl, which asks it.
     fn asker<'a>(
         &'a self,

@@ -336,6 +336,47 @@ pub(super) fn versions(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn members(bench: &Bench<'_>) -> Result<()> {
+    let ours = Authority::new(bench.dir, "ours")?;
+    let mut each = Vec::new();
+    for name in ["m0", "m1", "m2"] {
+        let mut flags = server_flags(&ours.sign(name, name, HOST)?);
+        flags.push(format!("--peer-trusted-ca-file={}", ours.file.display()));
+        flags.push("--peer-client-cert-auth".to_owned());
+        flags.push("--peer-cert-allowed-cn=m0,m1,m2".to_owned());
+        each.push(flags);
+    }
+    if !bench.is_ours {
+        // 3.4 knows one name.
+        each.iter_mut().for_each(|flags| flags.truncate(6));
+    }
+    let each: Vec<_> = each.iter().map(Vec::as_slice).collect();
+    let members = bench.start_cluster(&each)?;
+    members[0]
+        .asker(&ours.file, None)
+        .gets(&["put", "a", "b"], "OK")?;
+    for member in &members {
+        member.asker(&ours.file, None).gets(&["get", "a"], "a\nb")?;
+    }
+    drop(members);
+
+    // Members that made their certificates themselves.
+    let dir = bench.dir.join("auto");
+    let bench = Bench {
+        dir: &dir,
+        ..*bench
+    };
+    let own = ours.sign("server", "server", HOST)?;
+    let flags = [own.flags(""), vec!["--peer-auto-tls".to_owned()]].concat();
+    let members = bench.start_cluster(&[&flags, &flags])?;
+    members[0]
+        .asker(&ours.file, None)
+        .gets(&["put", "a", "b"], "OK")?;
+    members[1]
+        .asker(&ours.file, None)
+        .gets(&["get", "a"], "a\nb")
+}
+
 pub(super) fn wrong_port(bench: &Bench<'_>) -> Result<()> {
     let ours = Authority::new(bench.dir, "ours")?;
     let server = bench.start(&server_flags(&ours.sign("server", "server", HOST)?))?;
