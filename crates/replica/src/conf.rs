@@ -53,7 +53,9 @@ impl Situation<'_> {
             MemberChange::Add { role, .. } => self.check_add(*role),
             MemberChange::Remove => self.check_remove(id),
             MemberChange::Promote => self.check_promote(id),
-            MemberChange::Update { .. } | MemberChange::Publish { .. } => Ok(()),
+            MemberChange::Update { .. } | MemberChange::Publish { .. } | MemberChange::Alone => {
+                Ok(())
+            }
         }
     }
 

@@ -225,6 +225,18 @@ impl<D> Opened<D> {
         CheckpointSchedule::new(least_growth, newest, self.position.clone(), replayed)
     }
 
+    /// The same for a member that is to go on alone, whatever its state says: what is not known to be
+    /// committed is let go, for it could bring the others back. [`MemberChange::Alone`] must be the
+    /// first thing that it proposes.
+    ///
+    /// [`MemberChange::Alone`]: quorate_store::MemberChange::Alone
+    pub fn boot_alone(&mut self, settings: Settings) -> Boot {
+        self.recovered.entries.clear();
+        let mut boot = self.boot(settings);
+        (boot.voters, boot.learners) = (vec![settings.member], Vec::new());
+        boot
+    }
+
     /// What [`crate::Replica::new`] starts from. Takes the recovered entries.
     pub fn boot(&mut self, settings: Settings) -> Boot {
         let mut boot = Boot::behind(&self.machine, self.recovered.hard, settings);

@@ -73,6 +73,8 @@ pub enum MemberChange {
     },
     /// A learner gets its vote.
     Promote,
+    /// It goes on alone: all others are removed at once. For a cluster whose majority is lost.
+    Alone,
     /// It has started.
     Publish {
         /// Its name.
@@ -129,6 +131,12 @@ impl Store {
                     return Err(Refusal::NotLearner);
                 }
                 member.role = Role::Voter;
+                Ok(())
+            }
+            MemberChange::Alone => {
+                self.known_member(id)?.role = Role::Voter;
+                let others = self.members.extract_if(.., |other, _| *other != id);
+                self.removed.extend(others.map(|(other, _)| other));
                 Ok(())
             }
             MemberChange::Publish {
@@ -258,6 +266,7 @@ const REMOVE: u8 = 2;
 const UPDATE: u8 = 3;
 const PROMOTE: u8 = 4;
 const PUBLISH: u8 = 5;
+const ALONE: u8 = 6;
 
 impl MemberChange {
     /// Writes it.
@@ -279,6 +288,7 @@ impl MemberChange {
                 encode_urls(peer_urls, out);
             }
             Self::Promote => out.u8(PROMOTE),
+            Self::Alone => out.u8(ALONE),
             Self::Publish {
                 name,
                 client_urls,
@@ -316,6 +326,7 @@ impl MemberChange {
                 peer_urls: decode_urls(read)?,
             },
             PROMOTE => Self::Promote,
+            ALONE => Self::Alone,
             PUBLISH => Self::Publish {
                 name: read.string()?,
                 client_urls: decode_urls(read)?,

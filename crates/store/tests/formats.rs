@@ -261,7 +261,7 @@ fn bodies() -> Vec<(&'static str, Body)> {
     all
 }
 
-fn member_changes() -> [(&'static str, MemberChange); 5] {
+fn member_changes() -> [(&'static str, MemberChange); 6] {
     let urls = |text: &str| vec![text.to_owned()];
     [
         (
@@ -280,6 +280,7 @@ fn member_changes() -> [(&'static str, MemberChange); 5] {
             },
         ),
         ("promote a member", MemberChange::Promote),
+        ("go on alone", MemberChange::Alone),
         (
             "publish",
             MemberChange::Publish {

@@ -21,6 +21,7 @@ pub(crate) struct Member {
 }
 
 /// How to start a [`Member`].
+#[derive(Clone, Copy)]
 pub(crate) struct Config<'a> {
     /// The program: any that takes etcd's flags.
     pub(crate) server: &'a Path,
@@ -40,13 +41,48 @@ impl Member {
 
     /// Starts a server on the given client and peer ports and does not wait for it.
     pub(crate) fn spawn(config: &Config<'_>, (client, peer): (u16, u16)) -> Result<Self> {
+        let initial_cluster = format!("default={}", url(peer));
+        Self::spawn_as("default", &initial_cluster, config, (client, peer))
+    }
+
+    /// Starts the members of a cluster, each in a directory of its own below `config.dir`, and waits
+    /// until all are healthy.
+    pub(crate) fn start_cluster(config: &Config<'_>, count: usize) -> Result<Vec<Self>> {
+        let ports: Vec<_> = (0..count).map(|_| free_ports()).collect();
+        let names: Vec<_> = (1..=count).map(|number| format!("m{number}")).collect();
+        let pairs = names.iter().zip(&ports);
+        let pairs: Vec<_> = pairs
+            .map(|(name, (_, peer))| format!("{name}={}", url(*peer)))
+            .collect();
+        let mut members = Vec::new();
+        for (name, ports) in names.iter().zip(&ports) {
+            let dir = config.dir.join(name);
+            std::fs::create_dir_all(&dir)?;
+            let config = Config {
+                dir: &dir,
+                ..*config
+            };
+            members.push(Self::spawn_as(name, &pairs.join(","), &config, *ports)?);
+        }
+        for member in &mut members {
+            member.await_ready()?;
+        }
+        Ok(members)
+    }
+
+    fn spawn_as(
+        name: &str,
+        initial_cluster: &str,
+        config: &Config<'_>,
+        (client, peer): (u16, u16),
+    ) -> Result<Self> {
         let log = config.dir.join("server.log");
         let out = File::options().create(true).append(true).open(&log)?;
         let (client_url, peer_url) = (url(client), url(peer));
         let child = Command::new(config.server)
             .args([
                 "--name",
-                "default",
+                name,
                 "--enable-v2",
                 "--logger=zap",
                 "--log-outputs=stderr",
@@ -65,7 +101,7 @@ impl Member {
                 "--initial-advertise-peer-urls",
                 &peer_url,
             ])
-            .args(["--initial-cluster", &format!("default={peer_url}")])
+            .args(["--initial-cluster", initial_cluster])
             .args(config.flags)
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)

@@ -64,6 +64,12 @@ pub enum OpenError {
         /// And of which cluster.
         cluster: u64,
     },
+    /// There is no state to go on with.
+    #[error(
+        "--force-new-cluster: this member's data directory does not say that it is a member, so there \
+         is nothing to go on with; take another member's, or restore a snapshot"
+    )]
+    NotAMember,
     /// TLS cannot be had as it was configured.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -152,7 +158,13 @@ impl Running {
         let schedule = opened.schedule(LEAST_GROWTH);
         let checkpoints = Checkpoints::new(checkpoint_disk, directory, schedule);
         let settings = settings(&config, &identity)?;
-        let replica = Replica::new(opened.boot(settings))?;
+        let boot = if config.force_new_cluster {
+            check_may_be_alone(&opened, &identity)?;
+            opened.boot_alone(settings)
+        } else {
+            opened.boot(settings)
+        };
+        let replica = Replica::new(boot)?;
         let Opened {
             journal, machine, ..
         } = opened;
@@ -253,11 +265,27 @@ impl Running {
         })
     }
 
+    /// Removes all other members, if that was asked for.
+    async fn go_on_alone(&self) -> Result<(), OpenError> {
+        let (node, change) = (&self.node, MemberChange::Alone);
+        if node.config().force_new_cluster {
+            let id = node.member_id();
+            let outcome = node.propose(Body::Member { id, change }).await?;
+            outcome.result.map_err(OpenError::Refused)?;
+            tracing::warn!(
+                "the cluster has this member only now, as --force-new-cluster asks: the others are \
+                 removed for good; start this one without the flag from now on"
+            );
+        }
+        Ok(())
+    }
+
     /// Makes this member's name and addresses known, as soon as there is a leader.
     ///
     /// # Errors
     /// The cluster does not take this member back, or the member has stopped.
     pub async fn publish(&self) -> Result<(), OpenError> {
+        self.go_on_alone().await?;
         let node = &self.node;
         let config = node.config();
         let texts = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect();
@@ -315,6 +343,13 @@ fn settings(config: &Config, identity: &Identity) -> Result<Settings, OpenError>
         seed: u64::from_le_bytes(random().map_err(OpenError::Entropy)?),
         now: quorate_replica::Now::default(),
     })
+}
+
+/// Only a member that is one can be left alone.
+fn check_may_be_alone(opened: &Opened<FsDisk>, identity: &Identity) -> Result<(), OpenError> {
+    let members = opened.machine.store().members();
+    let is_member = members.contains_key(&identity.member);
+    is_member.then_some(()).ok_or(OpenError::NotAMember)
 }
 
 /// Makes and locks the data directory.

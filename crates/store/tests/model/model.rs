@@ -186,7 +186,8 @@ impl Model {
             (MemberChange::Promote, Some(member)) if member.role == Role::Voter => {
                 return Err(Refusal::NotLearner);
             }
-            (MemberChange::Promote, Some(member)) => Some(Member {
+            // The generator leaves nobody alone: scripts do.
+            (MemberChange::Promote | MemberChange::Alone, Some(member)) => Some(Member {
                 role: Role::Voter,
                 ..member
             }),

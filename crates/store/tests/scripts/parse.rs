@@ -385,6 +385,7 @@ fn member(words: &mut Words<'_>) -> Read<Body> {
         "remove" => MemberChange::Remove,
         "update" => MemberChange::Update { peer_urls },
         "promote" => MemberChange::Promote,
+        "alone" => MemberChange::Alone,
         "publish" => MemberChange::Publish {
             name: words.next()?.to_owned(),
             client_urls,

@@ -20,6 +20,8 @@ pub(super) enum Set {
     V3,
     V2,
     Lease,
+    /// Three members each.
+    Three,
 }
 
 /// One thing that clients do.
@@ -103,6 +105,27 @@ pub(super) const CASES: &[Case] = &[
         || one(v2_get("?quorum=true")),
     ),
     case("lease", "lease grant", Set::Lease, HUNDRED, || one(grant())),
+    case(
+        "three-put-1",
+        "3 members: put, 1 client",
+        Set::Three,
+        (1, 1),
+        || one(put()),
+    ),
+    case(
+        "three-put-100",
+        "3 members: put, 100 clients",
+        Set::Three,
+        HUNDRED,
+        || one(put()),
+    ),
+    case(
+        "three-range",
+        "3 members: range of one key, linearizable",
+        Set::Three,
+        HUNDRED,
+        || one(range(false)),
+    ),
 ];
 
 fn one(template: Template) -> Vec<(u32, Template)> {

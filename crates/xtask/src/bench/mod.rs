@@ -162,7 +162,7 @@ impl Bench {
     }
 
     fn measure(&self, programs: &[(&'static str, PathBuf)], results: &mut Results) -> Result<()> {
-        for set in [Set::V3, Set::V2, Set::Lease] {
+        for set in [Set::V3, Set::V2, Set::Lease, Set::Three] {
             let cases: Vec<_> = CASES
                 .iter()
                 .filter(|case| case.set == set && self.wants(case.name))
@@ -205,10 +205,17 @@ impl Bench {
         results: &mut Results,
     ) -> Result<()> {
         println!("starting and filling both servers");
-        let sides = start(programs)?;
+        let sides = match set {
+            Set::Three => {
+                let three =
+                    |(name, program): &(&'static str, PathBuf)| Side::start_three(name, program);
+                programs.iter().map(three).collect::<Result<Vec<_>>>()?
+            }
+            Set::V3 | Set::V2 | Set::Lease => start(programs)?,
+        };
         for side in &sides {
             match set {
-                Set::V3 => pair::fill_all(side, cases::put())?,
+                Set::V3 | Set::Three => pair::fill_all(side, cases::put())?,
                 Set::V2 => pair::fill_all(side, cases::v2_put())?,
                 Set::Lease => {}
             }

@@ -26,7 +26,10 @@ pub(super) struct Side {
     pub(super) name: &'static str,
     program: PathBuf,
     dir: PathBuf,
+    /// The one that is asked: in a cluster its leader.
     pub(super) member: Member,
+    /// The others of its cluster.
+    others: Vec<Member>,
 }
 
 /// What a process holds in memory, in bytes.
@@ -61,6 +64,34 @@ impl Side {
             program: program.to_owned(),
             dir,
             member,
+            others: Vec::new(),
+        })
+    }
+
+    /// Starts three servers that make a cluster, with empty directories.
+    pub(super) fn start_three(name: &'static str, program: &Path) -> Result<Self> {
+        let dir = workspace::empty_dir(&format!("bench/three-{name}"))?;
+        let config = Config {
+            server: program,
+            dir: &dir,
+            flags: FLAGS,
+        };
+        let mut others = Member::start_cluster(&config, 3)?;
+        let leads = |member: &Member| {
+            let metrics = member::get(member.client_port, "/metrics")?;
+            Ok(metrics
+                .lines()
+                .any(|line| line == "etcd_server_is_leader 1"))
+        };
+        let leads: Result<Vec<bool>> = others.iter().map(leads).collect();
+        let leader = leads?.iter().position(|leads| *leads);
+        let member = others.remove(leader.context("nobody leads")?);
+        Ok(Self {
+            name,
+            program: program.to_owned(),
+            dir,
+            member,
+            others,
         })
     }
 
@@ -80,9 +111,11 @@ impl Side {
         connected.with_context(|| format!("{} cannot be reached", self.name))
     }
 
-    /// Time that the server has used.
+    /// Time that the server has used, with all its members.
     pub(super) fn cpu(&self) -> Result<Duration> {
-        Ok(cpu::of_process(self.member.pid())?)
+        let members = self.others.iter().chain([&self.member]);
+        let times = members.map(|member| Ok(cpu::of_process(member.pid())?));
+        times.sum()
     }
 
     pub(super) fn memory(&self) -> Result<Memory> {

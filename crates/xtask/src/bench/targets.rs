@@ -37,6 +37,10 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
         measured,
         unit,
     };
+    // Where etcd's put with three members costs 150 µs.
+    let three_range = ours("three-range", "cpu_us")
+        .zip(results.get("three-put-100", "etcd", "cpu_us"))
+        .map(|(ours, put)| ours / put * 150.0);
     let of_etcd = "of etcd's";
     vec![
         target(
@@ -100,6 +104,30 @@ pub(super) fn all(results: &Results) -> Vec<Target> {
             0.3,
             ratio("v2-quorum", "cpu_us"),
             of_etcd,
+        ),
+        target(
+            "3 members: CPU of a put, 100 clients, all members'",
+            0.3,
+            ratio("three-put-100", "cpu_us"),
+            of_etcd,
+        ),
+        target(
+            "3 members: p50 of a put, 1 client",
+            0.65,
+            ratio("three-put-1", "p50_ms"),
+            of_etcd,
+        ),
+        target(
+            "3 members: p99 of a put, 100 clients",
+            0.5,
+            ratio("three-put-100", "p99_ms"),
+            of_etcd,
+        ),
+        target(
+            "3 members: CPU of a range of one key, etcd's put being 150 µs",
+            16.0,
+            three_range,
+            "µs",
         ),
         target(
             "p99 of a put while the server is busy",
