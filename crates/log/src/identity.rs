@@ -9,6 +9,7 @@ use core::fmt;
 
 use crate::bytes::{Fields, crc32c};
 use crate::checkpoint::list_checkpoints;
+use crate::checkpoint::remove_unfinished;
 use crate::disk::{Disk, DiskErrorKind, read_whole, replace_file};
 use crate::error::{Corrupt, LogError};
 use crate::journal::Config;
@@ -101,7 +102,8 @@ impl Identity {
             ..self.clone()
         };
         let bytes = raised.encode();
-        // A member starts on a full disk too.
+        // A member starts on a full disk too, though it was killed while a checkpoint had the reserve.
+        remove_unfinished(disk)?;
         let replaced = with_reserve(disk, 0, || replace_file(disk, NAME, &bytes));
         replaced.map_err(LogError::of_reserve)?;
         *self = raised;

@@ -1,7 +1,7 @@
 //! Room kept back for when the disk is full, and the making of segments out of it.
 //!
-//! Spare files of a segment's length, of which [`RESERVE_SEGMENTS`] are the reserve and one more
-//! may be kept, and one file as long as a checkpoint may become. Their blocks are allocated; what
+//! Spare files of a segment's length, of which [`RESERVE_SEGMENTS`] are the reserve, beside the
+//! segment that is made ready ahead of need, and one more may be kept, and one file as long as a checkpoint may become. Their blocks are allocated; what
 //! they hold means nothing. A segment is made from the spare beyond the reserve, or else from new
 //! room, or else from the reserve; then the disk is short until the reserve is whole again and
 //! there is room for one more.
@@ -20,7 +20,7 @@ use crate::identity::DirectoryId;
 use crate::segment::{fill_segment, segment_name};
 
 /// Spare segments that are kept for a full disk.
-pub const RESERVE_SEGMENTS: usize = 2;
+pub const RESERVE_SEGMENTS: usize = 1;
 
 const SPARE: &str = ".spare";
 const CHECKPOINT_SPARE: &str = "checkpoint.spare";

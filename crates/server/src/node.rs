@@ -46,7 +46,7 @@ pub(crate) use values::Waits;
 pub(crate) const MAX_WAITING: usize = 100_000;
 /// Bytes of requests that wait at once; one more is refused. They fit the reserve for a full disk,
 /// with what records and the ends of segments take: they may all be logged after it got short.
-pub(crate) const MAX_WAITING_BYTES: usize = 96 << 20;
+pub(crate) const MAX_WAITING_BYTES: usize = 64 << 20;
 
 /// Why the machine's lock is never found poisoned.
 const MACHINE_WHOLE: &str = "a panic while applying ends the process";

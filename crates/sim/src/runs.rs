@@ -53,7 +53,7 @@ pub fn full_disk(plan: Plan) -> Seen {
         let was_short = world.is_short();
         let crash = world.draw_crash();
         world.kill(crash);
-        let has_reserve = world.spares() > 0;
+        let has_reserve = world.has_reserve();
         let started = world.start();
         assert!(
             started || !has_reserve,

@@ -503,6 +503,19 @@ impl World {
         is_short || alarms.get(&OWN_ALARM) == Some(&AlarmBy::Member)
     }
 
+    /// Whether anything is left of what is kept for a full disk, be it in half a checkpoint.
+    pub(crate) fn has_reserve(&self) -> bool {
+        let names = self.disk.list().unwrap_or_default();
+        let of_checkpoint = ["checkpoint.spare", "checkpoint.tmp"];
+        let has_one = |name: &&str| self.disk.len(name).is_ok_and(|bytes| bytes > 0);
+        names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| of_checkpoint.contains(name))
+            .any(|name| has_one(&name))
+            || self.spares() > 0
+    }
+
     /// Segments that are kept for a full disk. None is without power.
     pub(crate) fn spares(&self) -> usize {
         let segment_bytes = u64::from(self.plan.segment_bytes);

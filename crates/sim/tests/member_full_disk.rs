@@ -1,5 +1,7 @@
 //! A member whose disk has too little room, at many sizes and moments.
 
+use quorate_log::{Config, Identity};
+use quorate_sim::disk::SimDisk;
 use quorate_sim::{Plan, full_disk, reserve_used_up};
 
 #[test]
@@ -23,4 +25,20 @@ fn a_member_ends_with_a_sentence_once_its_reserve_is_used_up_and_loses_nothing()
             "seed {seed}: as it ran and as it was started"
         );
     }
+}
+
+#[test]
+fn a_start_finds_the_reserve_in_a_checkpoint_that_was_cut_short() {
+    let (disk, config) = (
+        SimDisk::new(),
+        Config {
+            segment_bytes: 1 << 10,
+        },
+    );
+    let made = Identity::create(&disk, config, [7; 16], 1, 2);
+    let mut identity = made.expect("an empty disk");
+    disk.place("checkpoint.tmp", vec![1; 4_096]);
+    disk.set_capacity(disk.used_bytes());
+    identity.raise(&disk).expect("there is room");
+    assert_eq!(identity.incarnation, 2);
 }

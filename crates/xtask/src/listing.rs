@@ -15,7 +15,7 @@ use quorate_proto::etcdserverpb::{
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::member::{Config, Member};
+use crate::member::{Config, Member, anonymous_kib};
 use crate::{rust_checks, workspace};
 
 const VALUE_BYTES: usize = 256;
@@ -223,14 +223,4 @@ async fn beside_a_writer(
         ms(p99),
         latencies.len()
     ))
-}
-
-/// Memory of a process that no file is behind, in KiB.
-fn anonymous_kib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.context("no RssAnon")?.trim().trim_end_matches(" kB");
-    Ok(kib.parse()?)
 }

@@ -10,6 +10,7 @@ mod architecture;
 mod bad_input;
 mod bench;
 mod bootstrap;
+mod bulk;
 mod cluster;
 mod conformance;
 mod etcd3gw;

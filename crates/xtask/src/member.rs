@@ -223,3 +223,13 @@ pub(crate) fn raw_get(port: u16, path: &str) -> Result<String> {
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
+
+/// Memory of a process that no file is behind, in KiB.
+pub(crate) fn anonymous_kib(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.context("no RssAnon")?.trim().trim_end_matches(" kB");
+    Ok(kib.parse()?)
+}

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::cluster::{self, Program};
-use crate::{fuzz, kill, rust_checks, sim};
+use crate::{bulk, fuzz, kill, rust_checks, sim};
 
 /// Runs the long forms of the tests; stops at the first failure.
 #[derive(clap::Args)]
@@ -32,6 +32,9 @@ pub(crate) struct Soak {
     /// What the members of clusters are.
     #[arg(long, value_enum, default_value = "quorate")]
     peer: Program,
+    /// How many gigabytes of values to put on one member; 0 for none. Twice as much disk is used.
+    #[arg(long, default_value_t = 20)]
+    gigabytes: u64,
     /// What fixes the load and the moments of the kills, and the first seed; drawn if not given.
     #[arg(long)]
     seed: Option<u64>,
@@ -51,6 +54,8 @@ enum Part {
     Kill,
     /// Clusters under load and faults.
     Cluster,
+    /// A server with many gigabytes of values.
+    Bulk,
 }
 
 impl Soak {
@@ -81,6 +86,9 @@ impl Soak {
                 Program::Etcd => PathBuf::from("etcd"),
             };
             println!("{}", cluster::soak(self.peer, &server, self.minutes, seed)?);
+        }
+        if self.wants(Part::Bulk) && self.gigabytes > 0 {
+            println!("{}", bulk::check(&self.server()?, self.gigabytes)?);
         }
         Ok(ExitCode::SUCCESS)
     }

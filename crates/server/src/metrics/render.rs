@@ -152,7 +152,7 @@ fn disk(out: &mut Text, node: &Node) {
         out.gauge("quorate_data_directory_bytes", help, bytes);
     }
     if let Some(kept) = node.kept() {
-        let help = "Spare segment files: two are the reserve for a full disk.";
+        let help = "Spare segment files: one is the reserve for a full disk.";
         out.gauge("quorate_spare_segments", help, kept.segments);
         let help = "Bytes kept for a checkpoint on a full disk.";
         out.gauge(

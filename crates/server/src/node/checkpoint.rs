@@ -17,6 +17,9 @@ use crate::disk::{DiskThread, FsDisk};
 
 /// The log grows by at least this between two checkpoints, in bytes.
 pub(super) const LEAST_GROWTH: u64 = 64 << 20;
+/// What a checkpoint may be larger than the last one: what the growth of the log between them, put
+/// into keys of some 100 bytes with next to no values, adds to the index.
+const CHECKPOINT_GROWTH: u64 = LEAST_GROWTH / 2;
 /// Keys walked under one hold of the machine's lock.
 const CHUNK_KEYS: usize = 512;
 
@@ -74,7 +77,7 @@ impl Checkpoints {
                     tracing::info!(bytes = taken.bytes, "checkpoint taken");
                     shared.metrics.took_checkpoint(taken.bytes);
                     disk.free(self.schedule.taken(taken.position, taken.bytes));
-                    disk.keep_room(taken.bytes + LEAST_GROWTH);
+                    disk.keep_room(taken.bytes + CHECKPOINT_GROWTH);
                 }
                 // The log still has everything: the next growth tries again.
                 Err(error) => {
@@ -234,5 +237,5 @@ pub(super) fn room(disk: &FsDisk) -> Result<u64, DiskError> {
             largest = disk.len(&name)?.max(largest);
         }
     }
-    Ok(largest + LEAST_GROWTH)
+    Ok(largest + CHECKPOINT_GROWTH)
 }
