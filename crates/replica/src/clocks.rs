@@ -17,8 +17,9 @@ pub struct Now {
     pub wall: UnixMs,
 }
 
-/// Cluster time on one member: the highest stamp it has stored or heard, plus its own monotonic
-/// time since (one-store.md M7). It is never fast, so nothing ends early.
+/// Cluster time on one member: the highest stamp it has stored or heard from the newest leader it
+/// knows, plus its own monotonic time since (one-store.md M7). It is never fast, so nothing ends
+/// early.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterClock {
     stamp: ClusterTime,

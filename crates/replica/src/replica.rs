@@ -246,6 +246,11 @@ pub struct Replica {
     core: Core,
     member: u64,
     clock: ClusterClock,
+    /// The newest term whose leader was heard.
+    heard_term: u64,
+    /// The highest stamp applied.
+    time: ClusterTime,
+    /// The highest stamp in the log, while this member leads.
     last_stamp: ClusterTime,
     tick_ms: u64,
     next_tick: u64,
@@ -316,6 +321,8 @@ impl Replica {
         let mut replica = Self {
             member: boot.member,
             clock: ClusterClock::new(time, now),
+            heard_term: 0,
+            time: boot.time,
             last_stamp: time,
             tick_ms: boot.tick_ms,
             next_tick: now.0 + boot.tick_ms,
@@ -536,6 +543,7 @@ impl Replica {
 
     fn applied(&mut self, now: Now, notice: &Notice, out: &mut Vec<Effect>) -> Result<(), Halt> {
         self.applied = notice.index;
+        self.time = notice.time;
         self.core.applied(notice.index);
         let time = self.clock.at(now.monotonic);
         for event in &notice.leases {
@@ -601,6 +609,10 @@ impl Replica {
             self.unconfirmed = None;
             self.expiring = false;
             if leads {
+                // R2: entries of an earlier leader may be ahead of this member's clock.
+                self.heard_term = self.core.term();
+                self.last_stamp = self.core.last_stamp().unwrap_or_default().max(self.time);
+                self.clock.hear(self.last_stamp, now.monotonic);
                 let time = self.clock.at(now.monotonic);
                 self.leases.renew_all(time);
                 // One of them may be of an earlier leader, and not applied here yet.
@@ -783,13 +795,9 @@ impl Replica {
         match frame {
             Frame::Raft(time, message) => {
                 let newest = self.core.receive(from, message)?;
-                let is_leader = self.core.leader() == Some(from);
-                let heard = newest.max(is_leader.then_some(time));
-                if let Some(time) = heard {
-                    self.clock.hear(time, now.monotonic);
+                if self.core.leader() == Some(from) {
+                    self.hear(now, newest.map_or(time, |newest| newest.max(time)));
                 }
-                // R2: it may lead one day.
-                self.last_stamp = self.last_stamp.max(newest.unwrap_or_default());
             }
             Frame::Forward(term, commands) => self.take_foreign(from, term, &commands, out),
             Frame::NotDone(first, last, why) => out.push(Effect::NotDone { first, last, why }),
@@ -806,6 +814,19 @@ impl Replica {
             Frame::AskRead(_) => {}
         }
         Ok(())
+    }
+
+    /// The leader knows that it is this late.
+    ///
+    /// The first word of a new leader counts even if this member's own clock is ahead: what this
+    /// leader stamps from now on would else end early under this member (P5).
+    fn hear(&mut self, now: Now, time: ClusterTime) {
+        let term = self.core.term();
+        if term > self.heard_term {
+            self.heard_term = term;
+            self.clock = ClusterClock::new(time, now.monotonic);
+        }
+        self.clock.hear(time, now.monotonic);
     }
 
     fn take_foreign(&mut self, from: u64, term: u64, commands: &[Bytes], out: &mut Vec<Effect>) {
