@@ -246,8 +246,6 @@ pub struct Replica {
     core: Core,
     member: u64,
     clock: ClusterClock,
-    /// The newest term whose leader was heard.
-    heard_term: u64,
     /// The highest stamp applied.
     time: ClusterTime,
     /// The highest stamp in the log, while this member leads.
@@ -321,7 +319,6 @@ impl Replica {
         let mut replica = Self {
             member: boot.member,
             clock: ClusterClock::new(time, now),
-            heard_term: 0,
             time: boot.time,
             last_stamp: time,
             tick_ms: boot.tick_ms,
@@ -546,6 +543,7 @@ impl Replica {
         self.time = notice.time;
         self.core.applied(notice.index);
         let time = self.clock.at(now.monotonic);
+        self.leases.applied(notice.index);
         for event in &notice.leases {
             match *event {
                 LeaseEvent::Granted { id, ttl_s } => self.leases.grant(id, ttl_s, time),
@@ -610,9 +608,8 @@ impl Replica {
             self.expiring = false;
             if leads {
                 // R2: entries of an earlier leader may be ahead of this member's clock.
-                self.heard_term = self.core.term();
                 self.last_stamp = self.core.last_stamp().unwrap_or_default().max(self.time);
-                self.clock.hear(self.last_stamp, now.monotonic);
+                self.clock.raise(self.last_stamp, now.monotonic);
                 let time = self.clock.at(now.monotonic);
                 self.leases.renew_all(time);
                 // One of them may be of an earlier leader, and not applied here yet.
@@ -698,12 +695,9 @@ impl Replica {
     fn append(&mut self, time: ClusterTime, batch: Vec<Draft>) -> Result<bool, Halt> {
         let mut last_own = 0;
         let mut foreign = 0;
-        for draft in &batch {
-            if let Some(id) = draft.revokes() {
-                // Else its time could run out meanwhile, and that end would hit a lease that is
-                // granted under the same id behind this one (P5).
-                self.leases.going(id);
-            }
+        let mut revoked = Vec::new();
+        for (index, draft) in (self.core.last_index() + 1..).zip(&batch) {
+            revoked.extend(draft.revokes().map(|id| (id, index)));
             if self.is_own(draft) {
                 last_own = draft.id().counter.max(last_own);
             } else {
@@ -717,6 +711,11 @@ impl Replica {
                 self.held.push_front(draft);
             }
             return Ok(false);
+        }
+        for (id, index) in revoked {
+            // Else its time could run out meanwhile, and that end would hit a lease that is granted
+            // under the same id behind this one (P5).
+            self.leases.going(id, index);
         }
         // R2.
         assert!(time >= self.last_stamp, "R2");
@@ -796,7 +795,10 @@ impl Replica {
             Frame::Raft(time, message) => {
                 let newest = self.core.receive(from, message)?;
                 if self.core.leader() == Some(from) {
-                    self.hear(now, newest.map_or(time, |newest| newest.max(time)));
+                    // Also if this member's clock is ahead: what this leader stamps would else end
+                    // early once this member leads (P5).
+                    let time = newest.map_or(time, |newest| newest.max(time));
+                    self.clock = ClusterClock::new(time, now.monotonic);
                 }
             }
             Frame::Forward(term, commands) => self.take_foreign(from, term, &commands, out),
@@ -814,19 +816,6 @@ impl Replica {
             Frame::AskRead(_) => {}
         }
         Ok(())
-    }
-
-    /// The leader knows that it is this late.
-    ///
-    /// The first word of a new leader counts even if this member's own clock is ahead: what this
-    /// leader stamps from now on would else end early under this member (P5).
-    fn hear(&mut self, now: Now, time: ClusterTime) {
-        let term = self.core.term();
-        if term > self.heard_term {
-            self.heard_term = term;
-            self.clock = ClusterClock::new(time, now.monotonic);
-        }
-        self.clock.hear(time, now.monotonic);
     }
 
     fn take_foreign(&mut self, from: u64, term: u64, commands: &[Bytes], out: &mut Vec<Effect>) {
