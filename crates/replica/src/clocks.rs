@@ -17,8 +17,9 @@ pub struct Now {
     pub wall: UnixMs,
 }
 
-/// Cluster time on one member: the highest stamp it has stored or heard, plus its own monotonic
-/// time since (one-store.md M7). It is never fast, so nothing ends early.
+/// Cluster time on one member: what the leader last said, or the highest stamp in its log, plus its
+/// own monotonic time since (one-store.md M7). It is never ahead of the leader that stamps, so nothing
+/// ends early.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterClock {
     stamp: ClusterTime,
@@ -31,14 +32,14 @@ impl ClusterClock {
         Self { stamp, heard }
     }
 
-    /// Somebody knows that it is this late at least.
-    pub fn hear(&mut self, time: ClusterTime, now: Monotonic) {
+    /// The log has a stamp that says that it is this late at least.
+    pub fn raise(&mut self, time: ClusterTime, now: Monotonic) {
         if time > self.at(now) {
             *self = Self::new(time, now);
         }
     }
 
-    /// The cluster time now; never below an earlier answer.
+    /// The cluster time now.
     pub fn at(&self, now: Monotonic) -> ClusterTime {
         ClusterTime(self.stamp.0 + now.0.saturating_sub(self.heard.0))
     }
@@ -48,6 +49,8 @@ impl ClusterClock {
 #[derive(Debug, Default)]
 pub(crate) struct LeaseClocks {
     leases: BTreeMap<i64, LeaseClock>,
+    /// Leases that entries up to an index will end: it may be that they are not even granted yet.
+    going: BTreeMap<i64, u64>,
     due: BTreeSet<(ClusterTime, i64)>,
 }
 
@@ -63,20 +66,29 @@ impl LeaseClocks {
     /// Starts counting a lease.
     pub(crate) fn grant(&mut self, id: i64, ttl_s: i64, now: ClusterTime) {
         let ends = end_of(ttl_s, now);
+        let ending = self.going.contains_key(&id);
         self.leases.insert(
             id,
             LeaseClock {
                 ttl_s,
                 ends,
-                ending: false,
+                ending,
             },
         );
-        self.due.insert((ends, id));
+        if !ending {
+            self.due.insert((ends, id));
+        }
+    }
+
+    /// Everything up to `index` is applied, and what comes of it is said next.
+    pub(crate) fn applied(&mut self, index: u64) {
+        self.going.retain(|_, ends| *ends > index);
     }
 
     /// Gives every lease its full time again: a new leader does not know when they were renewed.
     pub(crate) fn renew_all(&mut self, now: ClusterTime) {
         self.due.clear();
+        self.going.clear();
         for (id, lease) in &mut self.leases {
             (lease.ends, lease.ending) = (end_of(lease.ttl_s, now), false);
             self.due.insert((lease.ends, *id));
@@ -125,8 +137,10 @@ impl LeaseClocks {
         taken
     }
 
-    /// The end of a lease is on its way through the log: it is not renewed, and does not end twice.
-    pub(crate) fn going(&mut self, id: i64) {
+    /// The end of a lease is on its way through the log, as entry `index`: it is not renewed, and does
+    /// not end twice.
+    pub(crate) fn going(&mut self, id: i64, index: u64) {
+        self.going.insert(id, index);
         if let Some(lease) = self.leases.get_mut(&id) {
             lease.ending = true;
             self.due.remove(&(lease.ends, id));

@@ -158,6 +158,12 @@ impl Core {
         self.node.raft.raft_log.last_index()
     }
 
+    /// The newest stamp of the entries in memory, which are all that are not applied.
+    pub(crate) fn last_stamp(&self) -> Option<ClusterTime> {
+        let entries = self.node.store().newest_first();
+        entries.filter_map(|data| Command::stamp_of(data)).next()
+    }
+
     /// Term and vote that may be given out, and how far the log is known: for a member that starts
     /// anew from a received state.
     pub(crate) fn hard(&self) -> quorate_log::HardState {

@@ -44,6 +44,8 @@ pub struct Notice {
     pub index: u64,
     /// The last applied entry's term.
     pub term: u64,
+    /// The highest stamp applied.
+    pub time: ClusterTime,
     /// The members, if they were changed.
     pub seats: Option<Vec<Seat>>,
     /// Leases that began or ended, in order.
@@ -163,6 +165,7 @@ impl Machine {
             outcomes.push((id, outcome));
         }
         (notice.index, notice.term) = self.applied;
+        notice.time = self.time;
         notice.next_deadline = self.store.next_deadline();
         Ok(Applied {
             outcomes,

@@ -246,6 +246,9 @@ pub struct Replica {
     core: Core,
     member: u64,
     clock: ClusterClock,
+    /// The highest stamp applied.
+    time: ClusterTime,
+    /// The highest stamp in the log, while this member leads.
     last_stamp: ClusterTime,
     tick_ms: u64,
     next_tick: u64,
@@ -316,6 +319,7 @@ impl Replica {
         let mut replica = Self {
             member: boot.member,
             clock: ClusterClock::new(time, now),
+            time: boot.time,
             last_stamp: time,
             tick_ms: boot.tick_ms,
             next_tick: now.0 + boot.tick_ms,
@@ -536,8 +540,10 @@ impl Replica {
 
     fn applied(&mut self, now: Now, notice: &Notice, out: &mut Vec<Effect>) -> Result<(), Halt> {
         self.applied = notice.index;
+        self.time = notice.time;
         self.core.applied(notice.index);
         let time = self.clock.at(now.monotonic);
+        self.leases.applied(notice.index);
         for event in &notice.leases {
             match *event {
                 LeaseEvent::Granted { id, ttl_s } => self.leases.grant(id, ttl_s, time),
@@ -601,6 +607,9 @@ impl Replica {
             self.unconfirmed = None;
             self.expiring = false;
             if leads {
+                // R2: entries of an earlier leader may be ahead of this member's clock.
+                self.last_stamp = self.core.last_stamp().unwrap_or_default().max(self.time);
+                self.clock.raise(self.last_stamp, now.monotonic);
                 let time = self.clock.at(now.monotonic);
                 self.leases.renew_all(time);
                 // One of them may be of an earlier leader, and not applied here yet.
@@ -686,12 +695,9 @@ impl Replica {
     fn append(&mut self, time: ClusterTime, batch: Vec<Draft>) -> Result<bool, Halt> {
         let mut last_own = 0;
         let mut foreign = 0;
-        for draft in &batch {
-            if let Some(id) = draft.revokes() {
-                // Else its time could run out meanwhile, and that end would hit a lease that is
-                // granted under the same id behind this one (P5).
-                self.leases.going(id);
-            }
+        let mut revoked = Vec::new();
+        for (index, draft) in (self.core.last_index() + 1..).zip(&batch) {
+            revoked.extend(draft.revokes().map(|id| (id, index)));
             if self.is_own(draft) {
                 last_own = draft.id().counter.max(last_own);
             } else {
@@ -705,6 +711,11 @@ impl Replica {
                 self.held.push_front(draft);
             }
             return Ok(false);
+        }
+        for (id, index) in revoked {
+            // Else its time could run out meanwhile, and that end would hit a lease that is granted
+            // under the same id behind this one (P5).
+            self.leases.going(id, index);
         }
         // R2.
         assert!(time >= self.last_stamp, "R2");
@@ -783,13 +794,12 @@ impl Replica {
         match frame {
             Frame::Raft(time, message) => {
                 let newest = self.core.receive(from, message)?;
-                let is_leader = self.core.leader() == Some(from);
-                let heard = newest.max(is_leader.then_some(time));
-                if let Some(time) = heard {
-                    self.clock.hear(time, now.monotonic);
+                if self.core.leader() == Some(from) {
+                    // Also if this member's clock is ahead: what this leader stamps would else end
+                    // early once this member leads (P5).
+                    let time = newest.map_or(time, |newest| newest.max(time));
+                    self.clock = ClusterClock::new(time, now.monotonic);
                 }
-                // R2: it may lead one day.
-                self.last_stamp = self.last_stamp.max(newest.unwrap_or_default());
             }
             Frame::Forward(term, commands) => self.take_foreign(from, term, &commands, out),
             Frame::NotDone(first, last, why) => out.push(Effect::NotDone { first, last, why }),

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use quorate_log::EntryAt;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
@@ -85,6 +86,11 @@ impl Tail {
         if let Some(slot) = self.slot_mut(index) {
             slot.place = Some(place);
         }
+    }
+
+    /// What is in the entries, from the last on.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Bytes> {
+        self.slots.iter().rev().map(|slot| &slot.entry.data)
     }
 
     /// Where a durable entry stands.

@@ -18,7 +18,7 @@ mod trouble;
 
 use std::collections::BTreeMap;
 
-use quorate_replica::Input;
+use quorate_replica::{Committed, Input};
 use quorate_store::command::{Body, Draft};
 use quorate_store::{Command, MemberChange};
 
@@ -154,7 +154,7 @@ impl Cluster {
         let now_ms = self.now_ms;
         let slow = self.plan.odd_clocks && self.chance.one_in(3);
         let speed = if slow {
-            900 + self.chance.below(100)
+            990 + self.chance.below(10)
         } else {
             1000
         };
@@ -251,17 +251,14 @@ impl Cluster {
                     let asked =
                         |command: &Command| requests.committed(command, entry.index, now_ms);
                     let told = outcome.as_ref().map(|(_, outcome)| outcome);
+                    if entry.index > self.ledger.last_index() && !self.trace.is_silent() {
+                        self.trace
+                            .note(format_args!("{now_ms}: {id} applies {}", describe(entry)));
+                    }
                     let new = self.ledger.applied(id, entry, told, now_ms, asked);
                     self.seen.terms += u64::from(entry.term > self.last_term);
                     self.last_term = self.last_term.max(entry.term);
                     if let Some(new) = new {
-                        self.trace.note(format_args!(
-                            "{now_ms}: {id} applies {} of term {}: {:?} {}",
-                            entry.index,
-                            entry.term,
-                            new.id,
-                            short(&new.body)
-                        ));
                         self.note(&new);
                     }
                     if let Some((request, _)) = outcome
@@ -389,6 +386,13 @@ impl Cluster {
     }
 }
 
-fn short(body: &Body) -> String {
-    format!("{body:?}").chars().take(160).collect()
+fn describe(entry: &Committed) -> String {
+    let of = format!("{} of term {}", entry.index, entry.term);
+    let Ok(command) = Command::decode(&entry.data) else {
+        return of;
+    };
+    let Command { id, time, body, .. } = command;
+    let body: String = format!("{body:?}").chars().take(160).collect();
+    let id = (id.member, id.incarnation, id.counter);
+    format!("{of} at {}, request {id:?}: {body}", time.0)
 }

@@ -162,6 +162,7 @@ impl Known {
         let moment = Moment {
             asked: self.take_asked(&command, now_ms),
             now: now_ms,
+            skew: 0,
         };
         let answer = self.model.apply(&command, moment);
         Some(Verdict {

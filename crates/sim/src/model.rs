@@ -86,6 +86,8 @@ pub(crate) struct Moment {
     pub(crate) asked: u64,
     /// Now, that it is applied.
     pub(crate) now: u64,
+    /// By how much clocks may differ that all count the same time.
+    pub(crate) skew: u64,
 }
 
 /// All that ever happened.

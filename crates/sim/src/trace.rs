@@ -15,6 +15,10 @@ pub enum Trace {
 }
 
 impl Trace {
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent)
+    }
+
     pub(crate) fn note(&mut self, line: Arguments<'_>) {
         match self {
             Self::Silent => {}

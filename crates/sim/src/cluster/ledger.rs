@@ -24,6 +24,8 @@ use crate::model::{Model, Moment};
 
 /// The first entry's index: a fresh cluster is at index 1.
 const FIRST: u64 = 2;
+/// What clocks that lose a hundredth come to while they do not hear of each other.
+const SKEW_MS: u64 = 100;
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -137,6 +139,7 @@ impl Ledger {
         let moment = Moment {
             asked: asked_ms(&command),
             now: now_ms,
+            skew: SKEW_MS,
         };
         let answer = self.model.apply(&command, moment);
         let (body, revision) = (command.body, self.model.revision);

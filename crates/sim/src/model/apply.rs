@@ -248,7 +248,8 @@ impl Apply<'_> {
             if at > time {
                 return;
             }
-            let (path, due, now) = (path.to_vec(), *due, self.moment.now);
+            let (path, due) = (path.to_vec(), *due);
+            let now = self.moment.now + self.moment.skew;
             let name = String::from_utf8_lossy(&path);
             assert!(
                 now >= due.not_before,
