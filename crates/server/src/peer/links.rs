@@ -210,7 +210,12 @@ impl Shared {
                     }
                 }
             }
-            let written = tokio::time::timeout(STALL, write.write_all(&out)).await;
+            let writing = async {
+                write.write_all(&out).await?;
+                // TLS may still hold some of it.
+                write.flush().await
+            };
+            let written = tokio::time::timeout(STALL, writing).await;
             match written {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error,

@@ -6,8 +6,15 @@
 //! Source: etcd's `checkCertSAN`.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+use domain::resolv::StubResolver;
+use domain::resolv::lookup::lookup_addr;
 
 use super::certificate::Subjects;
+
+/// How long the DNS may take to name an address.
+const LOOKUP: Duration = Duration::from_secs(2);
 
 /// # Errors
 /// etcd's sentence.
@@ -27,6 +34,13 @@ pub(super) async fn check(subjects: &Subjects, from: IpAddr) -> Result<(), Strin
             named.join(", ")
         ));
     }
+    if host_names(from)
+        .await
+        .iter()
+        .any(|host| names_host(names, host))
+    {
+        return Ok(());
+    }
     for name in names.iter().filter(|name| !name.starts_with("*.")) {
         let Ok(found) = tokio::net::lookup_host((name.as_str(), 0)).await else {
             continue;
@@ -42,4 +56,38 @@ pub(super) async fn check(subjects: &Subjects, from: IpAddr) -> Result<(), Strin
         "tls: {:?} does not match any of DNSNames {names:?}",
         from.to_string()
     ))
+}
+
+/// What the DNS calls an address; nothing if it does not know, or does not answer.
+async fn host_names(address: IpAddr) -> Vec<String> {
+    let resolver = StubResolver::new();
+    let Ok(Ok(found)) = tokio::time::timeout(LOOKUP, lookup_addr(&resolver, address)).await else {
+        return Vec::new();
+    };
+    found.iter().map(|name| name.to_string()).collect()
+}
+
+/// Whether a host is one of these names; a wildcard stands for any number of labels, as in etcd.
+fn names_host(names: &[String], host: &str) -> bool {
+    let host = host.trim_end_matches('.');
+    names.iter().any(|name| match name.strip_prefix('*') {
+        Some(end) if end.starts_with('.') => host.ends_with(end),
+        _ => name == host,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_is_the_end_of_a_host() {
+        let names = ["*.b.example", "c.example"].map(str::to_owned);
+        for host in ["a.b.example", "x.a.b.example.", "c.example."] {
+            assert!(names_host(&names, host), "{host}");
+        }
+        for host in ["b.example", "ab.example", "xb.example", "d.c.example", ""] {
+            assert!(!names_host(&names, host), "{host}");
+        }
+    }
 }
