@@ -15,6 +15,7 @@ mod driver;
 mod history;
 mod hold;
 mod install;
+mod leaderless;
 mod members;
 mod open;
 mod peers;
@@ -119,6 +120,8 @@ struct Shared {
     stopped: watch::Sender<Option<String>>,
     /// No more requests are taken.
     closed: watch::Sender<bool>,
+    /// How often the leader has been lost for so long that streams which need one end.
+    leader_lost: watch::Sender<u64>,
     watch_hub: Arc<crate::watch::Hub>,
     tree_hub: Arc<crate::v2::watch::Hub>,
     metrics: Arc<Metrics>,
@@ -348,6 +351,15 @@ impl Node {
         async move {
             // Without a sender the member is gone altogether.
             let _ = closed.wait_for(|closed| *closed).await;
+        }
+    }
+
+    /// Waits until there has been no leader for three election timeouts.
+    pub fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut lost = self.0.leader_lost.subscribe();
+        async move {
+            // Without a sender the member is gone altogether.
+            let _ = lost.changed().await;
         }
     }
 }

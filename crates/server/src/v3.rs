@@ -91,18 +91,37 @@ impl Api {
             .map_err(|error| status::unavailable(&error))
     }
 
+    /// Waits for the error that ends a stream from this side: the member stops, or there has been
+    /// no leader for long and the stream needs one.
+    fn over(&self, needs_leader: bool) -> impl Future<Output = Status> + Send + 'static {
+        let (closed, leader_lost) = (self.node.closed(), self.node.leader_lost());
+        async move {
+            tokio::select! {
+                () = closed => status::unavailable(&Unavailable::Stopped),
+                () = leader_lost, if needs_leader => status::no_leader(),
+            }
+        }
+    }
+
     /// A call's responses, ended with an error when the member stops.
     fn until_closed<T: Send + 'static>(
         &self,
         responses: impl Stream<Item = Result<T, Status>> + Send + 'static,
     ) -> Responses<T> {
-        let mut closed = Box::pin(self.node.closed().fuse());
+        self.until_over(responses, false)
+    }
+
+    /// A call's responses, ended as [`Api::over`] says.
+    fn until_over<T: Send + 'static>(
+        &self,
+        responses: impl Stream<Item = Result<T, Status>> + Send + 'static,
+        needs_leader: bool,
+    ) -> Responses<T> {
+        let mut over = Box::pin(self.over(needs_leader).fuse());
         let mut responses = Box::pin(responses);
         Box::pin(stream::poll_fn(move |context| {
-            match closed.as_mut().poll(context) {
-                Poll::Ready(()) => {
-                    Poll::Ready(Some(Err(status::unavailable(&Unavailable::Stopped))))
-                }
+            match over.as_mut().poll(context) {
+                Poll::Ready(status) => Poll::Ready(Some(Err(status))),
                 Poll::Pending => responses.as_mut().poll_next(context),
             }
         }))

@@ -18,7 +18,7 @@ use super::driver::Driver;
 use super::peers::Peers;
 use super::reclaim::Reclaims;
 use super::space::{self, Space};
-use super::{Inbox, Node, Shared, Unavailable, compaction, history};
+use super::{Inbox, Node, Shared, Unavailable, compaction, history, leaderless};
 use crate::bootstrap::{self, BootError};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
@@ -102,7 +102,7 @@ pub struct Running {
     stop: oneshot::Sender<()>,
     driver: JoinHandle<()>,
     /// What goes on beside: compaction, the bound of history, and the alarm.
-    beside: [JoinHandle<()>; 3],
+    beside: [JoinHandle<()>; 4],
     /// Held as long as the member runs.
     _lock: DirLock,
 }
@@ -220,6 +220,7 @@ impl Running {
             tokio::spawn(compaction::run(node.clone())),
             tokio::spawn(history::run(node.clone())),
             tokio::spawn(space::run(node.clone())),
+            tokio::spawn(leaderless::run(node.clone())),
         ];
         Ok(Self {
             node,
@@ -255,6 +256,7 @@ impl Running {
             tidy: watch::Sender::new(false),
             stopped: watch::Sender::new(None),
             closed: watch::Sender::new(false),
+            leader_lost: watch::Sender::new(0),
             watch_hub: Arc::default(),
             tree_hub: Arc::default(),
             metrics: Arc::default(),

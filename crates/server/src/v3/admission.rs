@@ -17,13 +17,17 @@ pub(super) fn check(headers: &HeaderMap, node: &Node) -> Result<(), Status> {
     {
         return Err(status::invalid_client_api_version());
     }
-    let needs_leader = headers
-        .get("hasleader")
-        .is_some_and(|value| value == "true");
-    if needs_leader && node.status().leader.is_none() {
+    if needs_leader(headers) && node.status().leader.is_none() {
         return Err(status::no_leader());
     }
     Ok(())
+}
+
+/// Whether a call, and a stream as long as it lives, is to be refused without a leader.
+pub(super) fn needs_leader(headers: &HeaderMap) -> bool {
+    headers
+        .get("hasleader")
+        .is_some_and(|value| value == "true")
 }
 
 /// Puts Go's words for tonic's, where clients compare them.

@@ -15,7 +15,7 @@ use quorate_store::{AlarmKind, Body, Refusal, Reply, Revision};
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{Api, Responses, encode, limits, status};
+use super::{Api, Responses, admission, encode, limits, status};
 
 #[async_trait]
 impl Lease for Api {
@@ -40,6 +40,7 @@ impl Lease for Api {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let api = self.clone();
+        let needs_leader = admission::needs_leader(request.metadata().as_ref());
         let answers = request.into_inner().then(move |request| {
             let api = api.clone();
             async move {
@@ -48,7 +49,7 @@ impl Lease for Api {
                 api.keep_alive(request.id).await
             }
         });
-        Ok(Response::new(self.until_closed(answers)))
+        Ok(Response::new(self.until_over(answers, needs_leader)))
     }
 
     async fn lease_time_to_live(

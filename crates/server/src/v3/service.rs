@@ -190,7 +190,11 @@ impl Services {
         let service = path.rsplit_once('/').map_or("", |(service, _)| service);
         let Ok(response) = match service {
             "/etcdserverpb.Watch" if path.ends_with("/Watch") => {
-                let answer = self.api.watch(request.into_body(), self.receive_bytes);
+                let needs_leader = admission::needs_leader(request.headers());
+                let over = self.api.over(needs_leader);
+                let answer = self
+                    .api
+                    .watch(request.into_body(), self.receive_bytes, over);
                 Ok(answer.map(tonic::body::Body::new))
             }
             "/etcdserverpb.Lease" => self.lease.clone().call(request).await,

@@ -17,12 +17,18 @@ use super::messages::Messages;
 pub(super) use event::Recent;
 pub(crate) use output::CHUNK_BYTES;
 use stream::WatchStream;
+use tonic::Status;
 
 impl Api {
-    /// Watch, with requests of at most `receive_bytes`.
-    pub(super) fn watch(&self, requests: Body, receive_bytes: usize) -> Response<Body> {
+    /// Watch, with requests of at most `receive_bytes`, until it is `over`.
+    pub(super) fn watch(
+        &self,
+        requests: Body,
+        receive_bytes: usize,
+        over: impl Future<Output = Status> + Send + 'static,
+    ) -> Response<Body> {
         let requests = Messages::new(requests, receive_bytes);
-        let stream = WatchStream::new(self.clone(), requests);
+        let stream = WatchStream::new(self.clone(), requests, Box::pin(over));
         let mut response = Response::new(Body::new(stream));
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(CONTENT_TYPE, grpc);

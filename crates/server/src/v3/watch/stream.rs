@@ -33,7 +33,7 @@ use tonic::Status;
 use super::output::{Address, Outgoing};
 use super::watcher::{Reading, Step, StepError, Watcher};
 use crate::metrics::Open;
-use crate::node::{Unavailable, Waits};
+use crate::node::Waits;
 use crate::v3::messages::Messages;
 use crate::v3::{Api, limits, status, unary};
 use crate::watch::{Inbox, News};
@@ -45,12 +45,16 @@ const ROUNDS: usize = 64;
 /// Changes looked at before other tasks get their turn.
 const MAX_CHANGES: usize = 4_096;
 
+/// Becomes ready with the error that ends a stream.
+pub(super) type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
+
 /// The answer to one Watch call.
 pub(in crate::v3) struct WatchStream {
     api: Api,
     /// `None` once the client has closed its side; its watchers live on.
     requests: Option<Messages<WatchRequest>>,
-    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// What ends it from this side.
+    over: Over,
     inbox: Arc<Inbox>,
     watchers: BTreeMap<i64, Watcher>,
     /// Watchers with history to read, each once under its number: those whose `behind` is set.
@@ -73,10 +77,10 @@ pub(in crate::v3) struct WatchStream {
 }
 
 impl WatchStream {
-    pub(super) fn new(api: Api, requests: Messages<WatchRequest>) -> Self {
+    pub(super) fn new(api: Api, requests: Messages<WatchRequest>, over: Over) -> Self {
         Self {
             _open: api.node.metrics().open_watch_stream(),
-            closed: Box::pin(api.node.closed()),
+            over,
             api,
             requests: Some(requests),
             inbox: Arc::default(),
@@ -97,8 +101,8 @@ impl WatchStream {
     /// Does what there is to do until a chunk is full. Returns whether there may be more to do;
     /// if not, the task is woken when there is.
     fn work(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
-        if self.closed.as_mut().poll(context).is_ready() {
-            return Err(status::unavailable(&Unavailable::Stopped));
+        if let Poll::Ready(status) = self.over.as_mut().poll(context) {
+            return Err(status);
         }
         let mut budget = MAX_CHANGES;
         for _ in 0..ROUNDS {
