@@ -17,6 +17,9 @@ const FORWARD: u8 = 2;
 const NOT_DONE: u8 = 3;
 const ASK_READ: u8 = 4;
 const READ_AT: u8 = 5;
+const ASK_DIGEST: u8 = 6;
+const DIGEST: u8 = 7;
+const DIFFERS: u8 = 8;
 
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) enum Frame {
@@ -30,6 +33,12 @@ pub(crate) enum Frame {
     AskRead(u64),
     /// The answer to a round: from this index on.
     ReadAt(u64, u64),
+    /// What does your state come to at this index?
+    AskDigest(u64),
+    /// At this index it comes to this.
+    Digest(u64, u64),
+    /// At this index your state is not what most members' is.
+    Differs(u64),
 }
 
 /// Fills in what stands before a message of Raft.
@@ -65,6 +74,18 @@ impl Frame {
                 out.u8(ASK_READ);
                 out.u64(*round);
             }
+            Self::AskDigest(index) | Self::Differs(index) => {
+                out.u8(match self {
+                    Self::Differs(_) => DIFFERS,
+                    _ => ASK_DIGEST,
+                });
+                out.u64(*index);
+            }
+            Self::Digest(index, digest) => {
+                out.u8(DIGEST);
+                out.u64(*index);
+                out.u64(*digest);
+            }
             Self::ReadAt(round, index) => {
                 out.u8(READ_AT);
                 out.u64(*round);
@@ -86,6 +107,9 @@ impl Frame {
             NOT_DONE => Self::NotDone(read.u64()?, read.u64()?, NotDone::decode(read.u8()?)?),
             ASK_READ => Self::AskRead(read.u64()?),
             READ_AT => Self::ReadAt(read.u64()?, read.u64()?),
+            ASK_DIGEST => Self::AskDigest(read.u64()?),
+            DIGEST => Self::Digest(read.u64()?, read.u64()?),
+            DIFFERS => Self::Differs(read.u64()?),
             _ => return Err(DecodeError::Bad("kind of frame")),
         };
         read.finish()?;

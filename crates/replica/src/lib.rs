@@ -9,6 +9,7 @@
 //! R2. Nothing is proposed to the log but stamped with a cluster time that never steps back (P5).
 //! R3. A linearizable read is told an index that was committed after it was asked for (P2).
 
+mod agreement;
 mod clocks;
 mod conf;
 mod core;
@@ -77,6 +78,15 @@ pub enum Halt {
         index: u64,
         /// The term of the leader's.
         term: u64,
+    },
+    /// Most members' states are the same, and this one's is another.
+    #[error(
+        "this member's state differs at entry {index} from what most members have: its memory or its \
+         disk has changed it; remove the member and add it again with an empty directory"
+    )]
+    Diverged {
+        /// The index at which they were compared.
+        index: u64,
     },
     /// The Raft library refused what it must accept.
     #[error("raft: {0}")]

@@ -46,6 +46,8 @@ pub struct Notice {
     pub term: u64,
     /// The highest stamp applied.
     pub time: ClusterTime,
+    /// What the state came to after each entry; see [`Store::digest`].
+    pub digests: Vec<u64>,
     /// The members, if they were changed.
     pub seats: Option<Vec<Seat>>,
     /// Leases that began or ended, in order.
@@ -112,6 +114,9 @@ impl Machine {
         let mut outcomes = Vec::with_capacity(batch.len());
         let mut notice = Notice::default();
         for entry in batch {
+            if self.applied.0 >= batch[0].index {
+                notice.digests.push(self.store.digest());
+            }
             assert_eq!(
                 entry.index,
                 self.applied.0 + 1,
@@ -164,6 +169,7 @@ impl Machine {
             }
             outcomes.push((id, outcome));
         }
+        notice.digests.push(self.store.digest());
         (notice.index, notice.term) = self.applied;
         notice.time = self.time;
         notice.next_deadline = self.store.next_deadline();

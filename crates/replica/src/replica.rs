@@ -16,6 +16,7 @@ use quorate_store::command::{Body, Draft, RequestId};
 use quorate_store::{ClusterTime, Command, MemberChange, Role};
 
 use crate::Halt;
+use crate::agreement::Agreement;
 use crate::clocks::{ClusterClock, LeaseClocks, Monotonic, Now};
 use crate::conf::{Seat, Situation};
 use crate::core::{Core, Dropped, Outgoing, PeerProgress};
@@ -167,6 +168,14 @@ pub enum Effect {
         /// To whom.
         member: u64,
     },
+    /// These members' states are not what most voters' are: they are told, and stop. None of them when
+    /// there is no majority of one mind.
+    Diverged {
+        /// Who, besides this one.
+        members: Vec<u64>,
+        /// The index at which they differ.
+        index: u64,
+    },
     /// This member's requests of these counters, as far as they are not answered, did not happen
     /// and never will.
     NotDone {
@@ -277,6 +286,8 @@ pub struct Replica {
     committed_before: u64,
     applied: u64,
     heard: BTreeMap<u64, Monotonic>,
+    agreement: Agreement,
+    next_comparison: u64,
     /// Members that nothing can be sent to: commands wait here rather than get lost.
     down: BTreeSet<u64>,
 }
@@ -344,6 +355,8 @@ impl Replica {
             committed_before: 0,
             applied: boot.applied,
             heard: BTreeMap::new(),
+            agreement: Agreement::default(),
+            next_comparison: 0,
             down: BTreeSet::new(),
             core: Core::new(boot)?,
         };
@@ -495,6 +508,7 @@ impl Replica {
             self.core.tick()?;
         }
         self.ask_again(out);
+        self.compare(now, out)?;
         if !self.leads() {
             return Ok(());
         }
@@ -542,6 +556,8 @@ impl Replica {
         self.applied = notice.index;
         self.time = notice.time;
         self.core.applied(notice.index);
+        self.agreement.applied(notice.index, &notice.digests);
+        self.answer_digest(out);
         let time = self.clock.at(now.monotonic);
         self.leases.applied(notice.index);
         for event in &notice.leases {
@@ -571,6 +587,45 @@ impl Replica {
             out.push(Effect::NotDone { first, last, why });
         }
         Ok(())
+    }
+
+    /// Has the members' states compared, about once in an election timeout.
+    fn compare(&mut self, now: Now, out: &mut Vec<Effect>) -> Result<(), Halt> {
+        if !self.leads() || now.monotonic.0 < self.next_comparison {
+            return Ok(());
+        }
+        self.next_comparison = now.monotonic.0 + self.election_ms;
+        let voters = self.seats.iter().filter(|seat| seat.role == Role::Voter);
+        let voters: Vec<u64> = voters.map(|seat| seat.id).collect();
+        if let Some((index, verdict)) = self.agreement.end(&voters) {
+            for member in verdict.odd.iter().filter(|id| **id != self.member) {
+                let frame = Frame::Differs(index).encode();
+                let member = *member;
+                out.push(Effect::Send { member, frame });
+            }
+            if verdict.odd.contains(&self.member) {
+                return Err(Halt::Diverged { index });
+            }
+            if verdict.is_split || !verdict.odd.is_empty() {
+                let members = verdict.odd;
+                out.push(Effect::Diverged { members, index });
+            }
+        }
+        if let Some(index) = self.agreement.begin(self.member) {
+            for seat in self.seats.iter().filter(|seat| seat.id != self.member) {
+                let frame = Frame::AskDigest(index).encode();
+                let member = seat.id;
+                out.push(Effect::Send { member, frame });
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_digest(&mut self, out: &mut Vec<Effect>) {
+        if let Some((member, index, digest)) = self.agreement.answer() {
+            let frame = Frame::Digest(index, digest).encode();
+            out.push(Effect::Send { member, frame });
+        }
     }
 
     fn propose_own(&mut self, now: Now, body: &Body) {
@@ -814,6 +869,15 @@ impl Replica {
                 }
             }
             Frame::AskRead(_) => {}
+            Frame::AskDigest(index) => {
+                self.agreement.ask(from, index);
+                self.answer_digest(out);
+            }
+            Frame::Digest(index, digest) => self.agreement.told(from, index, digest),
+            Frame::Differs(index) if self.core.leader() == Some(from) => {
+                return Err(Halt::Diverged { index });
+            }
+            Frame::Differs(_) => {}
         }
         Ok(())
     }

@@ -327,7 +327,7 @@ impl Cluster {
                     node.removed_index = Some(new.index);
                 }
             }
-            MemberChange::Promote => self.seen.changes += 1,
+            MemberChange::Promote | MemberChange::Alone => self.seen.changes += 1,
             MemberChange::Publish { .. } => {
                 if let Some(node) = self.nodes.get_mut(id) {
                     node.publishes_ms = None;

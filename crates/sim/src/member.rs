@@ -553,6 +553,9 @@ impl SimMember {
                         });
                     }
                     Effect::Send { member, frame } => out.push(Happened::Sends(member, frame)),
+                    Effect::Diverged { members, index } => {
+                        panic!("{members:?} differ from the others at {index}")
+                    }
                     Effect::SendState { member } => out.push(Happened::SendsState(member)),
                     Effect::NotDone { first, last, .. } => {
                         out.push(Happened::NotDone { first, last });

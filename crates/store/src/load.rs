@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::chain::{Chain, Versioned};
 use crate::codec::{DecodeError, Read};
+use crate::store::digest_of;
 use crate::walk::{ALARM, DIR, FILE, HEAD, LEASE, MEMBER, REMOVED, WALLS, unzigzag};
 use crate::{
     Action, Alarm, AlarmBy, Change, Class, ClusterTime, Deadline, DirVersion, FileVersion, Key,
@@ -116,6 +117,7 @@ impl Loader {
                 return Err(DecodeError::Bad("lease of a key"));
             }
             store.limit(&key, &live.limit);
+            store.digest = store.digest.wrapping_add(digest_of(&key, live));
         }
         store.files.push(key, chain);
         Ok(())

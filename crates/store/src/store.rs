@@ -56,6 +56,8 @@ pub struct Store {
     pub(crate) removed: BTreeSet<u64>,
     pub(crate) alarms: BTreeMap<Alarm, AlarmBy>,
     pub(crate) live_bytes: u64,
+    /// The sum of the digests of all keys that are alive.
+    pub(crate) digest: u64,
     /// Versions of keys, those included that [`Store::purge`] has still to drop.
     versions: u64,
     /// Bytes of values that are not compacted, by the segment of this member's log they lie in.
@@ -77,6 +79,7 @@ impl Default for Store {
             removed: BTreeSet::new(),
             alarms: BTreeMap::new(),
             live_bytes: 0,
+            digest: 0,
             versions: 0,
             segment_bytes: BTreeMap::new(),
         }
@@ -158,6 +161,12 @@ impl Store {
     /// Bytes that count against the quota: Σ(256 + key + value) over all versions not compacted.
     pub fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// What the live keys come to: alike on all members that have applied the same, whatever was
+    /// compacted. A digest against accidents, not against forgers.
+    pub fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Whether a value that is not compacted lies in `segment` of this member's log.
@@ -473,6 +482,12 @@ impl Store {
 
     pub(crate) fn push_file(&mut self, key: &Key, version: FileVersion) {
         self.count(key, &version);
+        if let Some(before) = self.files.get(key).and_then(Chain::live) {
+            self.digest = self.digest.wrapping_sub(digest_of(key, before));
+        }
+        if version.count > 0 {
+            self.digest = self.digest.wrapping_add(digest_of(key, &version));
+        }
         push(&mut self.files, key, version);
     }
 
@@ -563,4 +578,35 @@ fn push<V: Versioned>(map: &mut KeyMap<Chain<V>>, key: &Key, version: V) {
             map.insert(key.clone(), Chain::new(version));
         }
     }
+}
+
+/// A key's part in [`Store::digest`].
+pub(crate) fn digest_of(key: &Key, version: &FileVersion) -> u64 {
+    let crc = |bytes: &[u8]| u64::from(crc_fast::crc32_iscsi(bytes));
+    let (len, value) = match &version.value {
+        Value::Inline(bytes) => (bytes.len() as u64, crc(bytes)),
+        Value::Logged(at) => (at.len.into(), at.crc.into()),
+    };
+    let (kind, limit) = match version.limit.ends() {
+        None => (0, 0),
+        Some(Ends::Lease(id)) => (1, *id as u64),
+        Some(Ends::Deadline(deadline)) => (2, deadline.at.0),
+    };
+    let parts = [
+        crc(key) << 32 | key.len() as u64,
+        version.revision.get(),
+        version.create.get(),
+        version.count,
+        len << 32 | value,
+        limit << 2 | kind,
+    ];
+    parts.into_iter().fold(0, |digest, part| mix(digest ^ part))
+}
+
+/// The finisher of SplitMix64: every bit of the input moves about half of the output's.
+fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_replica::{Applied, Boot, Committed, Effect, Input, ReadId, Settings};
-use quorate_store::{Action, Change, Class, Mark, Store, tree};
+use quorate_store::command::Body;
+use quorate_store::{Action, Alarm, AlarmBy, AlarmKind, Change, Class, Mark, Store, tree};
 use tokio::sync::oneshot;
 
 use super::checkpoint::{Checkpoints, LEAST_GROWTH};
@@ -219,6 +220,7 @@ impl Driver {
                     Effect::SendState { member } => {
                         peer::send_state(&Node(self.shared.clone()), member);
                     }
+                    Effect::Diverged { members, index } => self.tell_diverged(&members, index),
                     Effect::NotDone { first, last, why } => {
                         let mut inbox = self.shared.inbox();
                         inbox.waiters.not_done(first..=last, why);
@@ -282,6 +284,27 @@ impl Driver {
         drop(inbox);
         tally.count(&self.shared.metrics);
         Ok(Input::Applied(notice))
+    }
+
+    /// The members' states are not all the same. Those that are known to be wrong have been told to
+    /// stop; without a majority of one mind nobody can be believed, and nothing more is to be written.
+    fn tell_diverged(&self, members: &[u64], index: u64) {
+        let named: Vec<String> = members.iter().map(|id| format!("{id:x}")).collect();
+        tracing::error!(
+            members = named.join(","),
+            index,
+            "members have different states at one index; those named are told to stop, and must be \
+             removed and added again with empty directories"
+        );
+        if members.is_empty() {
+            let node = Node(self.shared.clone());
+            let alarm = Alarm {
+                member: 0,
+                kind: AlarmKind::Corrupt,
+            };
+            let (raise, by) = (true, AlarmBy::Member);
+            tokio::spawn(async move { node.propose(Body::Alarm { alarm, raise, by }).await });
+        }
     }
 
     fn hear(&mut self, input: PeerInput) -> Result<(), String> {
