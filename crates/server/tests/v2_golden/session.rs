@@ -27,6 +27,7 @@ impl Session {
             panic!("{invocation:?}")
         };
         let running = Running::start(*config).await.expect("a member");
+        running.publish().await.expect("it makes itself known");
         Self {
             node: running.node.clone(),
             watches: BTreeMap::new(),
