@@ -80,7 +80,7 @@ impl Soak {
                 println!("{}", kill::damage::check(&server)?);
             }
         }
-        if self.only == Some(Part::Cluster) {
+        if self.wants(Part::Cluster) {
             let server = match self.peer {
                 Program::Quorate => self.server()?,
                 Program::Etcd => PathBuf::from("etcd"),

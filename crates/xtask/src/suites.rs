@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::outcome::Outcome;
 use crate::{
-    architecture, bad_input, bootstrap, conformance, etcd_client, etcd3gw, etcdctl, examples,
-    full_disk, kill, pytest, python_etcd, rust_checks, sim, snapshot, tls,
+    architecture, bad_input, bootstrap, cluster, conformance, etcd_client, etcd3gw, etcdctl,
+    examples, full_disk, kill, pytest, python_etcd, rust_checks, sim, snapshot, tls,
 };
 
 /// One suite: its name, what it may take, and its work.
@@ -136,6 +136,12 @@ pub(crate) const SUITES: &[Suite] = &[
         120,
         "a server under load is killed 20 times",
         kill::suite,
+    ),
+    suite(
+        "cluster",
+        180,
+        "clusters of three and five under load and faults: every answer is checked",
+        cluster::suite,
     ),
     suite(
         "full-disk",

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use fastrand::Rng;
 
+use crate::outcome::Outcome;
 use crate::workspace;
 use check::Counts;
 use failover::End;
@@ -70,6 +71,12 @@ const KILLS: u32 = 20;
 const TERMINATIONS: u32 = 5;
 /// Rounds on one cluster of a soak.
 const ROUNDS: usize = 20;
+
+/// The suite `cluster`.
+pub(crate) fn suite(server: &Path) -> Result<Outcome> {
+    let seed = fastrand::u64(..);
+    Ok(Outcome::Passed(soak(Program::Quorate, server, 0, seed)?))
+}
 
 /// All of it once, within three minutes.
 async fn short(program: Program, server: &Path, seed: u64) -> Result<String> {
