@@ -394,7 +394,8 @@ impl Core {
         let vote = vote.map(|id| (ConfChangeType::AddNode, *id));
         let learn = learners.difference(&old_learners);
         let learn = learn.map(|id| (ConfChangeType::AddLearnerNode, *id));
-        for (kind, node_id) in gone.chain(vote).chain(learn).collect::<Vec<_>>() {
+        // Those that come first: there is always one that votes.
+        for (kind, node_id) in vote.chain(learn).chain(gone).collect::<Vec<_>>() {
             let mut single = ConfChangeSingle::default();
             single.set_change_type(kind);
             single.node_id = node_id;

@@ -73,6 +73,8 @@ pub struct Cluster {
     ledger: Ledger,
     requests: Requests,
     renewals: BTreeMap<ReadKey, Renewal>,
+    /// Reads that were answered in this turn.
+    confirmed: Vec<ReadKey>,
     next_id: u64,
     last_term: u64,
     seen: ClusterSeen,
@@ -119,6 +121,7 @@ impl Cluster {
             ledger: Ledger::new(first.clone()),
             requests: Requests::default(),
             renewals: BTreeMap::new(),
+            confirmed: Vec::new(),
             next_id: plan.members + 1,
             last_term: 1,
             seen: ClusterSeen::default(),
@@ -222,6 +225,10 @@ impl Cluster {
         for happened in happened {
             self.see(id, happened);
         }
+        // What happened in a turn has happened to the leases when one of them is renewed.
+        for key in std::mem::take(&mut self.confirmed) {
+            self.renew(key);
+        }
         match beaten {
             Err(down) => self.went_down(id, &down),
             Ok(()) if lost_power => self.crash(id),
@@ -272,7 +279,7 @@ impl Cluster {
                 let shown = member.machine.applied().0;
                 let key = (start.0, start.1, number);
                 self.requests.read(key, index, shown);
-                self.renew(key);
+                self.confirmed.push(key);
             }
             Happened::CheckpointTaken(index) => {
                 self.trace

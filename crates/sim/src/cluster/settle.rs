@@ -17,11 +17,12 @@ impl Cluster {
     pub(super) fn settle(&mut self) {
         self.mend();
         self.wait("a leader", |cluster| cluster.sure_leader().is_some());
+        self.put_something();
+        self.wait("rest", Self::is_at_rest);
         let quiet_from = self.now_ms;
         while self.now_ms < quiet_from + LIMITS_MS {
             self.go_on_quietly();
         }
-        self.put_something();
         self.wait("rest", Self::is_at_rest);
         // P5: a leader was there for longer than any of them lasts.
         let model = &self.ledger.model;

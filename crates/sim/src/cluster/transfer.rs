@@ -55,7 +55,7 @@ impl Cluster {
             return;
         }
         let member = node.member.as_mut().expect("it is awake");
-        match member.send_more(to, node.plan.chunk_keys) {
+        match member.send_more(to, 16 * node.plan.chunk_keys) {
             Some((frame, is_last)) => {
                 stream.push(frame, self.now_ms, &mut self.chance);
                 stream.is_sent = is_last;
