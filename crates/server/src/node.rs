@@ -38,6 +38,7 @@ use crate::disk::{Reader, Segments};
 use crate::metrics::{DiskTimes, Metrics};
 use waiters::Waiters;
 
+pub(crate) use hold::Rests;
 pub(crate) use open::random;
 pub use open::{OpenError, Running};
 pub(crate) use peers::PeerInput;

@@ -95,10 +95,11 @@ fn upgrade(node: &Node, mut request: Request<Body>) -> Response<Body> {
 async fn take_frames(node: &Node, member: u64, connected: Connected) {
     let turn = node.begin_connection(member);
     let mut frames = wire::Frames::new(connected);
+    let mut closed = std::pin::pin!(node.closed());
     loop {
         let frame = tokio::select! {
             frame = frames.next() => frame,
-            () = node.closed() => return,
+            () = &mut closed => return,
         };
         match frame {
             Ok(Some(frame)) if node.is_connection(member, turn) => {

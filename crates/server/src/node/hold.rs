@@ -24,8 +24,23 @@ const LONGEST_REST: Duration = Duration::from_millis(2);
 /// Used by a thread that may wait, of the runtime that the member runs on.
 pub(crate) struct Held {
     node: Node,
-    /// Requests that had come at the last look.
-    requests: Cell<u64>,
+    rests: Rests,
+}
+
+/// Makes way for requests: by those that have come since the last rest.
+pub(crate) struct Rests(Cell<u64>);
+
+impl Rests {
+    pub(crate) fn new(node: &Node) -> Self {
+        Self(Cell::new(node.metrics().requests()))
+    }
+
+    /// Sleeps a while, for a thread that may.
+    pub(crate) fn rest(&self, node: &Node) {
+        let requests = node.metrics().requests();
+        let came = requests - self.0.replace(requests);
+        std::thread::sleep(rest_after(came));
+    }
 }
 
 impl Node {
@@ -40,19 +55,10 @@ impl Node {
         };
         drop(machine);
         let held = Held {
-            requests: Cell::new(self.metrics().requests()),
+            rests: Rests::new(self),
             node: self.clone(),
         };
         (moment, held)
-    }
-}
-
-impl Held {
-    /// Makes way for the requests that have come since the last time.
-    fn rest(&self) {
-        let requests = self.node.metrics().requests();
-        let came = requests - self.requests.replace(requests);
-        std::thread::sleep(rest_after(came));
     }
 }
 
@@ -64,7 +70,7 @@ fn rest_after(requests: u64) -> Duration {
 impl State for Held {
     fn look<R>(&self, work: impl FnOnce(&Store) -> R) -> R {
         let done = work(self.node.machine().store());
-        self.rest();
+        self.rests.rest(&self.node);
         done
     }
 
@@ -76,7 +82,7 @@ impl State for Held {
             .node
             .read(|machine, values| attempt(machine.store(), values));
         let read = Handle::current().block_on(read);
-        self.rest();
+        self.rests.rest(&self.node);
         read
     }
 }

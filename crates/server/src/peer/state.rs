@@ -1,6 +1,6 @@
 //! A member that is too far behind is sent the state, on a connection of its own.
 //!
-//! The sender walks its state while it goes on, a few versions at a time; the receiver puts values
+//! The sender walks its state while it goes on, a few versions at a time, and makes way for requests; the receiver puts values
 //! into its log as they come and builds the new state beside the old one. Both have a chunk in
 //! memory, the receiver the new index too. What is received is put in place by the driver.
 
@@ -18,7 +18,7 @@ use super::Connected;
 use super::connect::{LinkError, connect};
 use super::hello::STATE;
 use super::wire::{self, Frames};
-use crate::node::{Node, PeerInput};
+use crate::node::{Node, PeerInput, Rests};
 
 /// Bytes of a chunk, about.
 const CHUNK_BYTES: usize = 512 << 10;
@@ -133,6 +133,7 @@ fn walk(node: &Node, member: u64, sender: &mpsc::Sender<Bytes>) -> Result<(), Br
         "sending the state to a member that is behind"
     );
     give(sending.head())?;
+    let rests = Rests::new(node);
     let (mut versions, mut more) = (FIRST_VERSIONS, true);
     let (mut chunk, mut bytes, mut told) = (Vec::new(), 0, Instant::now());
     while more {
@@ -157,6 +158,7 @@ fn walk(node: &Node, member: u64, sender: &mpsc::Sender<Bytes>) -> Result<(), Br
             bytes += chunk.len();
             give(std::mem::take(&mut chunk))?;
         }
+        rests.rest(node);
         if told.elapsed() > TELL_EVERY {
             told = Instant::now();
             tracing::info!(peer = format!("{member:x}"), bytes, "sending the state");
