@@ -254,6 +254,7 @@ pub struct LeaseAnswer {
 pub struct Replica {
     core: Core,
     member: u64,
+    incarnation: u64,
     clock: ClusterClock,
     /// The highest stamp applied.
     time: ClusterTime,
@@ -329,6 +330,7 @@ impl Replica {
         let now = boot.now.monotonic;
         let mut replica = Self {
             member: boot.member,
+            incarnation: boot.incarnation,
             clock: ClusterClock::new(time, now),
             time: boot.time,
             last_stamp: time,
@@ -688,7 +690,7 @@ impl Replica {
         for draft in std::mem::take(&mut self.held) {
             let id = draft.id();
             if id.member != member {
-                self.refuse(id.member, id.counter, NotDone::LeaderChanged, out);
+                self.refuse(id, NotDone::LeaderChanged, out);
             } else if id.counter > 0 {
                 self.held.push_back(draft);
             }
@@ -697,12 +699,13 @@ impl Replica {
     }
 
     /// Tells whoever was asked that a command is not in the log.
-    fn refuse(&self, member: u64, counter: u64, why: NotDone, out: &mut Vec<Effect>) {
-        let (first, last) = (counter, counter);
-        out.push(if member == self.member {
+    fn refuse(&self, id: RequestId, why: NotDone, out: &mut Vec<Effect>) {
+        let (first, last) = (id.counter, id.counter);
+        out.push(if id.member == self.member {
             Effect::NotDone { first, last, why }
         } else {
-            let frame = Frame::NotDone(first, last, why).encode();
+            let frame = Frame::NotDone(id.incarnation, id.counter, why).encode();
+            let member = id.member;
             Effect::Send { member, frame }
         });
     }
@@ -715,6 +718,7 @@ impl Replica {
         while !self.held.is_empty() && !self.core.is_transferring() {
             let time = self.clock.at(now.monotonic).max(self.last_stamp);
             let (mut batch, mut bytes) = (Vec::new(), 0);
+            let conf_before = self.conf_index;
             while let Some(draft) = self.held.front() {
                 bytes += draft.len();
                 if !batch.is_empty() && bytes > BATCH_BYTES {
@@ -729,7 +733,7 @@ impl Replica {
                 if let Some((id, change)) = changes {
                     if let Err(why) = self.may_change(now, id, &change) {
                         let id = draft.id();
-                        self.refuse(id.member, id.counter, why, out);
+                        self.refuse(id, why, out);
                         continue;
                     }
                     self.conf_index = self.core.last_index() + batch.len() as u64 + 1;
@@ -740,6 +744,8 @@ impl Replica {
                 break;
             }
             if !self.append(time, batch)? {
+                // Else a change that waits would wait for itself.
+                self.conf_index = conf_before;
                 break;
             }
         }
@@ -857,7 +863,12 @@ impl Replica {
                 }
             }
             Frame::Forward(term, commands) => self.take_foreign(from, term, &commands, out),
-            Frame::NotDone(first, last, why) => out.push(Effect::NotDone { first, last, why }),
+            // What an earlier start of this member asked for had counters of its own.
+            Frame::NotDone(incarnation, counter, why) if incarnation == self.incarnation => {
+                let (first, last) = (counter, counter);
+                out.push(Effect::NotDone { first, last, why });
+            }
+            Frame::NotDone(..) => {}
             Frame::AskRead(round) if self.core.is_leader() => {
                 self.reads.foreign.push((from, round));
             }
@@ -892,9 +903,9 @@ impl Replica {
                 continue;
             }
             if !self.core.is_leader() || term != self.core.term() {
-                self.refuse(from, id.counter, NotDone::LeaderChanged, out);
+                self.refuse(id, NotDone::LeaderChanged, out);
             } else if self.foreign_bytes + draft.len() > FOREIGN_BYTES {
-                self.refuse(from, id.counter, NotDone::TooMany, out);
+                self.refuse(id, NotDone::TooMany, out);
             } else {
                 self.foreign_bytes += draft.len();
                 self.held.push_back(draft);
