@@ -22,6 +22,7 @@ use crate::conf::{Seat, Situation};
 use crate::core::{Core, Dropped, Outgoing, PeerProgress};
 use crate::frame::{Frame, finish_raft};
 use crate::machine::{LeaseEvent, Notice};
+use crate::planted::Planted;
 
 /// Bytes proposed at once; below half of what may be uncommitted.
 const BATCH_BYTES: usize = 16 << 20;
@@ -379,10 +380,17 @@ impl Replica {
         let mut anew = Self::new(boot)?;
         // Answers to earlier rounds may still come, and must not fit (R3).
         anew.reads.last = self.reads.last;
+        anew.core.planted = self.core.planted;
         anew.heard = std::mem::take(&mut self.heard);
         anew.down = std::mem::take(&mut self.down);
         *self = anew;
         Ok(())
+    }
+
+    /// For simulations only.
+    #[doc(hidden)]
+    pub fn plant(&mut self, planted: Option<Planted>) {
+        self.core.planted = planted;
     }
 
     /// What is known of the cluster.
@@ -397,6 +405,13 @@ impl Replica {
     /// Whether this member leads, knows what is committed, and has not slept since it last knew.
     pub fn leads(&self) -> bool {
         self.core.knows_commit() && self.unconfirmed.is_none()
+    }
+
+    /// Whether this member leads and may act by its clocks between two ticks: it has not slept since
+    /// the last. For two election timeouts the next leader bears with what it does by this alone.
+    pub fn leads_at(&self, now: Now) -> bool {
+        let since = now.monotonic.0.saturating_sub(self.last_tick);
+        self.leads() && since <= self.election_ms
     }
 
     /// Whether a linearizable read needs no round: nobody else can lead, so everything that was
@@ -668,7 +683,11 @@ impl Replica {
                 self.last_stamp = self.core.last_stamp().unwrap_or_default().max(self.time);
                 self.clock.raise(self.last_stamp, now.monotonic);
                 let time = self.clock.at(now.monotonic);
-                self.leases.renew_all(time);
+                let grace_ms = match self.core.planted {
+                    Some(Planted::EndsAtOnce) => 0,
+                    _ => 2 * self.election_ms,
+                };
+                self.leases.renew_all(time, grace_ms);
                 // One of them may be of an earlier leader, and not applied here yet.
                 self.conf_index = self.core.last_index();
             } else {
@@ -725,7 +744,8 @@ impl Replica {
                     break;
                 }
                 let changes = draft.member_change();
-                if changes.is_some() && self.conf_index > self.applied {
+                let waits = self.core.planted != Some(Planted::ChangesTogether);
+                if changes.is_some() && self.conf_index > self.applied && waits {
                     // One at a time.
                     break;
                 }
@@ -902,7 +922,9 @@ impl Replica {
             if id.member != from || id.counter == 0 {
                 continue;
             }
-            if !self.core.is_leader() || term != self.core.term() {
+            let is_old = term != self.core.term();
+            let is_old = is_old && self.core.planted != Some(Planted::TakesOldForwards);
+            if !self.core.is_leader() || is_old {
                 self.refuse(id, NotDone::LeaderChanged, out);
             } else if self.foreign_bytes + draft.len() > FOREIGN_BYTES {
                 self.refuse(id, NotDone::TooMany, out);
@@ -934,8 +956,13 @@ impl Replica {
         let Some(leader) = self.core.leader() else {
             return;
         };
-        if leader == self.member && !self.core.knows_commit() || leader != self.member && !is_asked
-        {
+        let leads = leader == self.member;
+        let answers = match self.core.planted {
+            Some(Planted::ReadsBeforeCommit) => leads && !self.core.knows_commit(),
+            Some(Planted::ReadsUnconfirmed) => leads && self.core.knows_commit(),
+            _ => false,
+        };
+        if leads && !self.core.knows_commit() && !answers || !leads && !is_asked {
             return;
         }
         reads.last += 1;
@@ -946,7 +973,9 @@ impl Replica {
             own: std::mem::take(&mut reads.own),
             foreign: std::mem::take(&mut reads.foreign),
         });
-        if leader == self.member {
+        if answers {
+            self.confirmed(number, self.core.committed(), out);
+        } else if leads {
             self.core.read_index(number);
         } else {
             let frame = Frame::AskRead(number).encode();
