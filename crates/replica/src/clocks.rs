@@ -85,8 +85,10 @@ impl LeaseClocks {
         self.going.retain(|_, ends| *ends > index);
     }
 
-    /// Gives every lease its full time again: a new leader does not know when they were renewed.
-    pub(crate) fn renew_all(&mut self, now: ClusterTime) {
+    /// Gives every lease its full time again, and `grace_ms` more: a new leader does not know when
+    /// they were renewed, and the one before may go on renewing them until it notices.
+    pub(crate) fn renew_all(&mut self, now: ClusterTime, grace_ms: u64) {
+        let now = ClusterTime(now.0 + grace_ms);
         self.due.clear();
         self.going.clear();
         for (id, lease) in &mut self.leases {
@@ -117,7 +119,8 @@ impl LeaseClocks {
     /// Milliseconds left of a lease and its length in seconds.
     pub(crate) fn left(&self, id: i64, now: ClusterTime) -> Option<(u64, i64)> {
         let lease = self.leases.get(&id)?;
-        Some((lease.ends.0.saturating_sub(now.0), lease.ttl_s))
+        let most = end_of(lease.ttl_s, ClusterTime(0)).0;
+        Some((lease.ends.0.saturating_sub(now.0).min(most), lease.ttl_s))
     }
 
     /// Up to `max` leases that ran out and whose end is not proposed yet; they are ending now.

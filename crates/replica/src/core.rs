@@ -27,6 +27,7 @@ use slog::{Discard, Logger, o};
 
 use crate::Halt;
 use crate::frame::HEAD;
+use crate::planted::Planted;
 use crate::replica::{Boot, Committed};
 use crate::tail::Tail;
 
@@ -97,6 +98,7 @@ pub(crate) struct Core {
     role: (u64, StateRole),
     /// Another state is about to take this one's place.
     installing: bool,
+    pub(crate) planted: Option<Planted>,
 }
 
 impl Core {
@@ -133,6 +135,7 @@ impl Core {
             random: boot.seed,
             role,
             installing: false,
+            planted: None,
         };
         core.draw_election_timeout();
         Ok(core)
@@ -508,7 +511,8 @@ impl Core {
 
     /// C3: what may leave now; the rest waits for the disk.
     fn release(&mut self, at_once: Vec<Message>, in_order: Vec<Message>) -> Vec<Outgoing> {
-        let is_term_durable = !self.outstanding.iter().any(|waiting| waiting.promises);
+        let mut is_term_durable = !self.outstanding.iter().any(|waiting| waiting.promises);
+        is_term_durable |= self.planted == Some(Planted::LeadsEarly);
         let mut out = Vec::new();
         let messages = at_once
             .into_iter()
@@ -518,6 +522,7 @@ impl Core {
             let kind = message.get_msg_type();
             let leaves_at_once =
                 is_term_durable && (leaves_at_once || kind == MessageType::MsgHeartbeatResponse);
+            let leaves_at_once = leaves_at_once || self.planted == Some(Planted::SendsEarly);
             let to = message.to;
             let outgoing = if kind == MessageType::MsgSnapshot {
                 let index = message.get_snapshot().get_metadata().index;

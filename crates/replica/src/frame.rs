@@ -27,7 +27,7 @@ pub(crate) enum Frame {
     Raft(ClusterTime, Bytes),
     /// Commands for the leader of this term and no other.
     Forward(u64, Vec<Bytes>),
-    /// Your requests from the first to the last of these counters did not get into the log.
+    /// The request that your start of this number gave this counter did not get into the log.
     NotDone(u64, u64, NotDone),
     /// From where on do reads hold that wait now?
     AskRead(u64),
@@ -64,10 +64,10 @@ impl Frame {
                 out.u32(commands.len() as u32);
                 commands.iter().for_each(|command| out.bytes(command));
             }
-            Self::NotDone(first, last, why) => {
+            Self::NotDone(incarnation, counter, why) => {
                 out.u8(NOT_DONE);
-                out.u64(*first);
-                out.u64(*last);
+                out.u64(*incarnation);
+                out.u64(*counter);
                 out.u8(*why as u8);
             }
             Self::AskRead(round) => {

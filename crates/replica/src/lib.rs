@@ -16,6 +16,7 @@ mod core;
 mod frame;
 mod machine;
 mod open;
+mod planted;
 mod reclaim;
 mod replica;
 mod schedule;
@@ -27,6 +28,8 @@ pub use conf::Seat;
 pub use core::PeerProgress;
 pub use machine::{Applied, LeaseEvent, Machine, Notice};
 pub use open::{OpenError, Opened, Settings, has_no_state, write_genesis};
+#[doc(hidden)]
+pub use planted::Planted;
 pub use reclaim::{Reclaim, Wanted};
 pub use replica::{Boot, Committed, Effect, Input, LeaseAnswer, NotDone, ReadId, Replica, Status};
 pub use schedule::CheckpointSchedule;

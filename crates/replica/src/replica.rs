@@ -22,6 +22,7 @@ use crate::conf::{Seat, Situation};
 use crate::core::{Core, Dropped, Outgoing, PeerProgress};
 use crate::frame::{Frame, finish_raft};
 use crate::machine::{LeaseEvent, Notice};
+use crate::planted::Planted;
 
 /// Bytes proposed at once; below half of what may be uncommitted.
 const BATCH_BYTES: usize = 16 << 20;
@@ -254,6 +255,7 @@ pub struct LeaseAnswer {
 pub struct Replica {
     core: Core,
     member: u64,
+    incarnation: u64,
     clock: ClusterClock,
     /// The highest stamp applied.
     time: ClusterTime,
@@ -329,6 +331,7 @@ impl Replica {
         let now = boot.now.monotonic;
         let mut replica = Self {
             member: boot.member,
+            incarnation: boot.incarnation,
             clock: ClusterClock::new(time, now),
             time: boot.time,
             last_stamp: time,
@@ -377,10 +380,17 @@ impl Replica {
         let mut anew = Self::new(boot)?;
         // Answers to earlier rounds may still come, and must not fit (R3).
         anew.reads.last = self.reads.last;
+        anew.core.planted = self.core.planted;
         anew.heard = std::mem::take(&mut self.heard);
         anew.down = std::mem::take(&mut self.down);
         *self = anew;
         Ok(())
+    }
+
+    /// For simulations only.
+    #[doc(hidden)]
+    pub fn plant(&mut self, planted: Option<Planted>) {
+        self.core.planted = planted;
     }
 
     /// What is known of the cluster.
@@ -395,6 +405,13 @@ impl Replica {
     /// Whether this member leads, knows what is committed, and has not slept since it last knew.
     pub fn leads(&self) -> bool {
         self.core.knows_commit() && self.unconfirmed.is_none()
+    }
+
+    /// Whether this member leads and may act by its clocks between two ticks: it has not slept since
+    /// the last. For two election timeouts the next leader bears with what it does by this alone.
+    pub fn leads_at(&self, now: Now) -> bool {
+        let since = now.monotonic.0.saturating_sub(self.last_tick);
+        self.leads() && since <= self.election_ms
     }
 
     /// Whether a linearizable read needs no round: nobody else can lead, so everything that was
@@ -666,7 +683,11 @@ impl Replica {
                 self.last_stamp = self.core.last_stamp().unwrap_or_default().max(self.time);
                 self.clock.raise(self.last_stamp, now.monotonic);
                 let time = self.clock.at(now.monotonic);
-                self.leases.renew_all(time);
+                let grace_ms = match self.core.planted {
+                    Some(Planted::EndsAtOnce) => 0,
+                    _ => 2 * self.election_ms,
+                };
+                self.leases.renew_all(time, grace_ms);
                 // One of them may be of an earlier leader, and not applied here yet.
                 self.conf_index = self.core.last_index();
             } else {
@@ -688,7 +709,7 @@ impl Replica {
         for draft in std::mem::take(&mut self.held) {
             let id = draft.id();
             if id.member != member {
-                self.refuse(id.member, id.counter, NotDone::LeaderChanged, out);
+                self.refuse(id, NotDone::LeaderChanged, out);
             } else if id.counter > 0 {
                 self.held.push_back(draft);
             }
@@ -697,12 +718,13 @@ impl Replica {
     }
 
     /// Tells whoever was asked that a command is not in the log.
-    fn refuse(&self, member: u64, counter: u64, why: NotDone, out: &mut Vec<Effect>) {
-        let (first, last) = (counter, counter);
-        out.push(if member == self.member {
+    fn refuse(&self, id: RequestId, why: NotDone, out: &mut Vec<Effect>) {
+        let (first, last) = (id.counter, id.counter);
+        out.push(if id.member == self.member {
             Effect::NotDone { first, last, why }
         } else {
-            let frame = Frame::NotDone(first, last, why).encode();
+            let frame = Frame::NotDone(id.incarnation, id.counter, why).encode();
+            let member = id.member;
             Effect::Send { member, frame }
         });
     }
@@ -715,13 +737,15 @@ impl Replica {
         while !self.held.is_empty() && !self.core.is_transferring() {
             let time = self.clock.at(now.monotonic).max(self.last_stamp);
             let (mut batch, mut bytes) = (Vec::new(), 0);
+            let conf_before = self.conf_index;
             while let Some(draft) = self.held.front() {
                 bytes += draft.len();
                 if !batch.is_empty() && bytes > BATCH_BYTES {
                     break;
                 }
                 let changes = draft.member_change();
-                if changes.is_some() && self.conf_index > self.applied {
+                let waits = self.core.planted != Some(Planted::ChangesTogether);
+                if changes.is_some() && self.conf_index > self.applied && waits {
                     // One at a time.
                     break;
                 }
@@ -729,7 +753,7 @@ impl Replica {
                 if let Some((id, change)) = changes {
                     if let Err(why) = self.may_change(now, id, &change) {
                         let id = draft.id();
-                        self.refuse(id.member, id.counter, why, out);
+                        self.refuse(id, why, out);
                         continue;
                     }
                     self.conf_index = self.core.last_index() + batch.len() as u64 + 1;
@@ -740,6 +764,8 @@ impl Replica {
                 break;
             }
             if !self.append(time, batch)? {
+                // Else a change that waits would wait for itself.
+                self.conf_index = conf_before;
                 break;
             }
         }
@@ -857,7 +883,12 @@ impl Replica {
                 }
             }
             Frame::Forward(term, commands) => self.take_foreign(from, term, &commands, out),
-            Frame::NotDone(first, last, why) => out.push(Effect::NotDone { first, last, why }),
+            // What an earlier start of this member asked for had counters of its own.
+            Frame::NotDone(incarnation, counter, why) if incarnation == self.incarnation => {
+                let (first, last) = (counter, counter);
+                out.push(Effect::NotDone { first, last, why });
+            }
+            Frame::NotDone(..) => {}
             Frame::AskRead(round) if self.core.is_leader() => {
                 self.reads.foreign.push((from, round));
             }
@@ -891,10 +922,12 @@ impl Replica {
             if id.member != from || id.counter == 0 {
                 continue;
             }
-            if !self.core.is_leader() || term != self.core.term() {
-                self.refuse(from, id.counter, NotDone::LeaderChanged, out);
+            let is_old = term != self.core.term();
+            let is_old = is_old && self.core.planted != Some(Planted::TakesOldForwards);
+            if !self.core.is_leader() || is_old {
+                self.refuse(id, NotDone::LeaderChanged, out);
             } else if self.foreign_bytes + draft.len() > FOREIGN_BYTES {
-                self.refuse(from, id.counter, NotDone::TooMany, out);
+                self.refuse(id, NotDone::TooMany, out);
             } else {
                 self.foreign_bytes += draft.len();
                 self.held.push_back(draft);
@@ -923,8 +956,13 @@ impl Replica {
         let Some(leader) = self.core.leader() else {
             return;
         };
-        if leader == self.member && !self.core.knows_commit() || leader != self.member && !is_asked
-        {
+        let leads = leader == self.member;
+        let answers = match self.core.planted {
+            Some(Planted::ReadsBeforeCommit) => leads && !self.core.knows_commit(),
+            Some(Planted::ReadsUnconfirmed) => leads && self.core.knows_commit(),
+            _ => false,
+        };
+        if leads && !self.core.knows_commit() && !answers || !leads && !is_asked {
             return;
         }
         reads.last += 1;
@@ -935,7 +973,9 @@ impl Replica {
             own: std::mem::take(&mut reads.own),
             foreign: std::mem::take(&mut reads.foreign),
         });
-        if leader == self.member {
+        if answers {
+            self.confirmed(number, self.core.committed(), out);
+        } else if leads {
             self.core.read_index(number);
         } else {
             let frame = Frame::AskRead(number).encode();

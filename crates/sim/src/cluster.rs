@@ -22,10 +22,10 @@ use quorate_replica::{Committed, Input};
 use quorate_store::command::{Body, Draft};
 use quorate_store::{Command, MemberChange};
 
-pub use plan::{ClusterPlan, Planted};
+pub use plan::ClusterPlan;
 
 use crate::chance::Chance;
-use crate::disk::Crash;
+use crate::disk::{Crash, SimDisk};
 use crate::member::{Down, Happened, Who, first_member};
 use crate::trace::Trace;
 use clients::Renewal;
@@ -98,6 +98,35 @@ pub fn cluster(plan: ClusterPlan, trace: Trace) -> (Trace, ClusterSeen) {
     seen.reads = cluster.requests.reads_answered;
     seen.ms = cluster.now_ms;
     (cluster.trace, seen)
+}
+
+/// Starts a follower from a disk as it was some time ago, without whatever it has acknowledged since.
+///
+/// # Panics
+/// It must: the follower has to stop, and to say why.
+pub fn rolled_back(mut plan: ClusterPlan) {
+    (plan.members, plan.newcomers, plan.calm, plan.odd_clocks) = (3, 0, 0, false);
+    let mut cluster = Cluster::new(plan, Trace::Silent);
+    let mut run = |until: u64, old: Option<(u64, SimDisk)>| {
+        if let Some((id, disk)) = old {
+            cluster.crash(id);
+            let node = cluster.nodes.get_mut(&id).expect("a member");
+            (node.disk, node.starts_ms) = (disk, cluster.now_ms);
+        }
+        while cluster.now_ms < until {
+            cluster.step();
+        }
+        let leader = cluster.leader().expect("nothing went wrong");
+        let mut ids = cluster.nodes.keys().copied();
+        let follower = ids.find(|id| *id != leader).expect("one of three");
+        (
+            follower,
+            cluster.nodes[&follower].disk.survivors(Crash::Clean),
+        )
+    };
+    let old = run(6_000, None);
+    run(12_000, None);
+    run(18_000, Some(old));
 }
 
 impl Cluster {

@@ -1,5 +1,5 @@
-//! A member on one thread from one seed: the production replica, machine, store and log over a
-//! simulated disk, with clients, clocks and loss of power, and the checkers.
+//! A member, or a [`cluster`] of them, on one thread from one seed: the production replica, machine,
+//! store and log over a simulated disk, with clients, clocks and loss of power, and the checkers.
 //!
 //! What is checked after each start and while it runs: every committed entry is still there and
 //! the same (P1), reads of every kept revision are those of a naive model (P3), watches miss and
@@ -25,7 +25,7 @@ mod watchers;
 mod workload;
 mod world;
 
-pub use cluster::{Cluster, ClusterPlan, ClusterSeen, Planted, cluster};
+pub use cluster::{Cluster, ClusterPlan, ClusterSeen, cluster, rolled_back};
 pub use plan::{Fault, Plan};
 pub use runs::{Budget, Tried, crash_points, full_disk, reserve_used_up, swarm};
 pub use trace::Trace;

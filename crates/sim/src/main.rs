@@ -79,7 +79,12 @@ fn run(seed: u64, steps: bool) {
 
 fn run_cluster(seed: u64, steps: bool) {
     let trace = if steps { Trace::Printed } else { Trace::Silent };
-    let (_, seen) = cluster(ClusterPlan::draw(seed), trace);
+    let plan = match seed % 5 {
+        3 => ClusterPlan::lone_voter(seed),
+        4 => ClusterPlan::restless(seed),
+        _ => ClusterPlan::draw(seed),
+    };
+    let (_, seen) = cluster(plan, trace);
     if steps {
         println!("{seen:?}");
     }

@@ -40,6 +40,12 @@ pub enum Fault {
     SkipsRevision,
     /// The disk thread reports what it has not synced yet.
     EarlyReport,
+    /// A received state is put in place, and the log is not told that it goes on behind it.
+    InstallsInPlace,
+    /// What a replica guards itself.
+    Replica(quorate_replica::Planted),
+    /// A keep-alive is answered by a member that led before it fell asleep.
+    RenewsAsleep,
 }
 
 impl Plan {

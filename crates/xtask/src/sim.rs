@@ -16,8 +16,10 @@ pub(crate) fn suite() -> Result<Outcome> {
     build()?;
     one_seed_has_one_trace(SEEDS)?;
     run(0, SEEDS)?;
+    let seeds = format!("0..{SEEDS}");
+    tools::run(simulator().args(["--cluster", "--seeds", &seeds]))?;
     Ok(Outcome::Passed(format!(
-        "{SEEDS} seeds, and one in two processes"
+        "{SEEDS} seeds of a member, one of them in two processes, and {SEEDS} of a cluster"
     )))
 }
 

@@ -91,15 +91,15 @@ impl Node {
 
     /// `None` if this member does not lead.
     fn renew_here(&self, lease: i64) -> Option<Option<i64>> {
-        let mut replica = self.0.replica();
-        replica.leads().then(|| replica.renew(self.0.now(), lease))
+        let (mut replica, now) = (self.0.replica(), self.0.now());
+        replica.leads_at(now).then(|| replica.renew(now, lease))
     }
 
     fn lease_left_here(&self, lease: i64) -> Option<Option<LeaseAnswer>> {
-        let replica = self.0.replica();
+        let (replica, now) = (self.0.replica(), self.0.now());
         replica
-            .leads()
-            .then(|| replica.lease_left(self.0.now(), lease))
+            .leads_at(now)
+            .then(|| replica.lease_left(now, lease))
     }
 
     /// Asks whoever leads, again after a change of leaders, until an answer comes.

@@ -4,8 +4,9 @@ use quorate_replica::Input;
 use quorate_store::command::Body;
 use quorate_store::{Life, MemberChange, Role};
 
+use super::Cluster;
 use super::requests::ReadKey;
-use super::{Cluster, Planted};
+use crate::plan::Fault;
 use crate::workload;
 
 /// Before a started member says so again, in milliseconds.
@@ -42,7 +43,7 @@ impl Cluster {
                 let member = self.nodes[&id].member.as_ref().expect("it is awake");
                 self.ledger.check_reads(member, &mut self.chance);
             }
-            13 if self.chance.one_in(30) => self.change_members(id),
+            13 if self.chance.one_in(self.plan.change_every) => self.change_members(id),
             14 if self.chance.one_in(60) => {
                 let to = *self.chance.pick(&awake);
                 if let Some(leader) = self.leader() {
@@ -111,7 +112,8 @@ impl Cluster {
         let id = *self.chance.pick(&leaders);
         let (lease, asked_ms) = (1 + self.chance.below(5) as i64, self.now_ms);
         let renewal = Renewal { lease, asked_ms };
-        if self.plan.planted == Some(Planted::UnconfirmedRenewal) {
+        // The server asks the leader alone; by a read it is confirmed as well.
+        if self.chance.one_in(2) {
             return self.renew_now(id, renewal);
         }
         if let Some(key) = self.ask_read(id) {
@@ -130,7 +132,11 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("it was asked");
         let now = node.now(self.now_ms);
         let member = node.member.as_mut().expect("it was asked");
-        if !member.leads() || member.renew(now, renewal.lease).is_none() {
+        let leads = match self.plan.sizes.fault {
+            Some(Fault::RenewsAsleep) => member.leads(),
+            _ => member.leads_at(now),
+        };
+        if !leads || member.renew(now, renewal.lease).is_none() {
             return;
         }
         self.seen.renewed += 1;

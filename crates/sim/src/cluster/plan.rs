@@ -1,7 +1,7 @@
 //! What a run of a cluster is drawn from.
 
 use crate::chance::Chance;
-use crate::plan::Plan;
+use crate::plan::{Fault, Plan};
 
 /// The shape of a run.
 #[derive(Clone, Debug)]
@@ -20,17 +20,10 @@ pub struct ClusterPlan {
     pub sizes: Plan,
     /// One in so many chances something goes wrong; 0 for never.
     pub calm: u64,
+    /// One in so many chances somebody joins, gets a vote, or leaves.
+    pub change_every: u64,
     /// Whether clocks stop and run slowly.
     pub odd_clocks: bool,
-    /// A guard that is taken away, which the checks must notice.
-    pub planted: Option<Planted>,
-}
-
-/// A guard of DESIGN §6 that is taken away.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Planted {
-    /// A keep-alive is answered by a member that led when it last looked.
-    UnconfirmedRenewal,
 }
 
 impl ClusterPlan {
@@ -50,17 +43,37 @@ impl ClusterPlan {
             longest_delay_ms: *chance.pick(&[2, 20, 100, 300]),
             sizes,
             calm: *chance.pick(&[40, 80, 200, 0]),
+            change_every: 30,
             odd_clocks: chance.one_in(2),
-            planted: None,
         }
     }
 
-    /// The same with a guard taken away.
+    /// One voter with a learner, whose processes have short lives.
     #[must_use]
-    pub fn with(self, planted: Planted) -> Self {
+    pub fn lone_voter(seed: u64) -> Self {
         Self {
-            planted: Some(planted),
-            ..self
+            members: 1,
+            newcomers: 1,
+            calm: 12,
+            trouble_ms: 20_000,
+            ..Self::draw(seed)
         }
+    }
+
+    /// Members come and go all the time.
+    #[must_use]
+    pub fn restless(seed: u64) -> Self {
+        Self {
+            newcomers: 12,
+            change_every: 3,
+            ..Self::draw(seed)
+        }
+    }
+
+    /// The same with something broken.
+    #[must_use]
+    pub fn with(mut self, fault: Fault) -> Self {
+        self.sizes.fault = Some(fault);
+        self
     }
 }
