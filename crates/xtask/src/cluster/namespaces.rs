@@ -4,6 +4,7 @@
 //! closed, and what was swallowed comes again by TCP's own timers, as on a real network. Clients reach
 //! members through a forwarder on loopback. Needs root; dropping it removes everything it made.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -35,6 +36,7 @@ impl Namespaces {
             net: fastrand::u8(64..128),
             members: client_ports.len(),
         };
+        remove_orphans()?;
         namespaces.make()?;
         for (member, port) in client_ports.iter().enumerate() {
             let listener = TcpListener::bind(("127.0.0.1", *port)).await?;
@@ -120,6 +122,21 @@ impl Drop for Namespaces {
         }
         let _ = ip(&format!("netns del {}", self.router()));
     }
+}
+
+/// Removes what a run left that was killed: a name holds the process that made it.
+fn remove_orphans() -> Result<()> {
+    let listed = Command::new("ip").args(["netns", "list"]).output()?;
+    for line in String::from_utf8_lossy(&listed.stdout).lines() {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        let pid = name
+            .strip_prefix("quorate-")
+            .and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            ip(&format!("netns del {name}"))?;
+        }
+    }
+    Ok(())
 }
 
 fn ip(args: &str) -> Result<()> {

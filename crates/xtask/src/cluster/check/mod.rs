@@ -16,6 +16,8 @@
 //!
 //! Pure: no clock, no I/O. Its tests plant each violation.
 
+#[cfg(test)]
+mod maker;
 mod order;
 mod replay;
 #[cfg(test)]
