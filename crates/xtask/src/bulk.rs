@@ -91,7 +91,7 @@ async fn run(server: &Path, keys: u32) -> Result<String> {
 
     let (began, memory) = (Instant::now(), Memory::watch(&member));
     let (before, goes) = (disk_mb(&dir)?, |number: u32| {
-        number % 3 != 0 && number < keys / 4 * 3
+        !number.is_multiple_of(3) && number < keys / 4 * 3
     });
     let revision = delete(member.client_port, (0..keys).filter(|n| goes(*n))).await?;
     let request = CompactionRequest {
@@ -259,7 +259,7 @@ impl Memory {
     /// The most seen, in MiB, which is within the bound.
     fn most(&self, keys: u32) -> Result<u64> {
         let most = self.most_kib.load(Ordering::Relaxed) >> 10;
-        let bound = MEMORY_MIB + (u64::from(keys) * KEY_BYTES >> 20);
+        let bound = MEMORY_MIB + ((u64::from(keys) * KEY_BYTES) >> 20);
         ensure!(
             most > 0 && most <= bound,
             "{most} MiB of memory, more than {bound}"

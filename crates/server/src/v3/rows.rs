@@ -143,7 +143,7 @@ fn put_row_behind(
     fields.number(CREATE, version.create.get());
     fields.number(MOD, version.revision.get());
     fields.number(VERSION, version.count);
-    if !keys_only && version.value.len() > 0 {
+    if !keys_only && !version.value.is_empty() {
         let value = version.value.read(values)?;
         fields.len(VALUE, value.len());
         fields.put(to);
