@@ -52,6 +52,10 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("/v3/lease/leases", "Lease", "LeaseLeases"),
     ("/v3/kv/lease/leases", "Lease", "LeaseLeases"),
     ("/v3/cluster/member/list", "Cluster", "MemberList"),
+    ("/v3/cluster/member/add", "Cluster", "MemberAdd"),
+    ("/v3/cluster/member/remove", "Cluster", "MemberRemove"),
+    ("/v3/cluster/member/update", "Cluster", "MemberUpdate"),
+    ("/v3/cluster/member/promote", "Cluster", "MemberPromote"),
     ("/v3/maintenance/alarm", "Maintenance", "Alarm"),
     ("/v3/maintenance/status", "Maintenance", "Status"),
     ("/v3/maintenance/defragment", "Maintenance", "Defragment"),
@@ -59,6 +63,11 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("/v3/maintenance/hashkv", "Maintenance", "HashKV"),
     ("/v3/maintenance/downgrade", "Maintenance", "Downgrade"),
     ("/v3/maintenance/snapshot", "Maintenance", "Snapshot"),
+    (
+        "/v3/maintenance/transfer-leadership",
+        "Maintenance",
+        "MoveLeader",
+    ),
 ];
 /// JSON may be longer than the message it makes: base64 alone takes a third more.
 const JSON_FACTOR: usize = 4;

@@ -9,14 +9,14 @@
 
 mod calls;
 mod framed;
+mod peers;
 mod process;
 mod render;
 mod text;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
@@ -30,6 +30,7 @@ pub(crate) use calls::{
     COMPACT, Call, Calls, DELETE_RANGE, LEASE_GRANT, LEASE_REVOKE, MethodId, PUT, RANGE, TXN,
 };
 pub(crate) use framed::{count_request, count_response};
+pub(crate) use peers::Peers;
 pub(crate) use tree::{TreeCounts, WriteKind};
 
 /// A number that only grows, or one that stands for how many there are now.
@@ -57,14 +58,6 @@ impl Counter {
     pub(crate) fn set(&self, count: u64) {
         self.0.store(count, Relaxed);
     }
-}
-
-/// Bytes to and from other members, by their ids.
-type PeerBytes = Mutex<BTreeMap<u64, u64>>;
-
-fn count(peers: &PeerBytes, member: u64, bytes: u64) {
-    let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
-    *peers.entry(member).or_default() += bytes;
 }
 
 /// Counts while it lives.
@@ -112,8 +105,11 @@ pub(crate) struct Metrics {
     checkpoint_bytes: Counter,
     /// Bytes of values copied out of sparse segments.
     pub(crate) bytes_moved: Counter,
-    peers_received: PeerBytes,
-    peers_sent: PeerBytes,
+    pub(crate) peers: Peers,
+    /// Ticks of the leader that were so late that its heartbeats were.
+    pub(crate) late_heartbeats: Counter,
+    /// Learners that were given their vote, as asked here.
+    pub(crate) promotions: Counter,
     applied: Applied,
 }
 
@@ -166,16 +162,6 @@ pub(crate) const CHECKS: [(&str, &str); 5] = [
 ];
 
 impl Metrics {
-    /// Bytes went to a peer.
-    pub(crate) fn peer_sent(&self, member: u64, bytes: u64) {
-        count(&self.peers_sent, member, bytes);
-    }
-
-    /// Bytes came from a peer.
-    pub(crate) fn peer_received(&self, member: u64, bytes: u64) {
-        count(&self.peers_received, member, bytes);
-    }
-
     /// Counts a watch stream as long as the answer lives.
     pub(crate) fn open_watch_stream(self: &Arc<Self>) -> Open {
         self.open(|metrics| &metrics.watch_streams)

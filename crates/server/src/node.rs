@@ -15,7 +15,7 @@ mod driver;
 mod history;
 mod hold;
 mod install;
-mod leaderless;
+mod leader;
 mod members;
 mod open;
 mod peers;
@@ -24,6 +24,7 @@ mod space;
 mod values;
 mod waiters;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -50,27 +51,62 @@ pub(crate) const MAX_WAITING: usize = 100_000;
 /// with what records and the ends of segments take: they may all be logged after it got short.
 pub(crate) const MAX_WAITING_BYTES: usize = 64 << 20;
 
+/// A request that took too long, before it is asked why.
+const LATE: Unavailable = Unavailable::TimedOut(Late::Unknown);
 /// Why the machine's lock is never found poisoned.
 const MACHINE_WHOLE: &str = "a panic while applying ends the process";
 
-/// Why a request was not answered. No layer repeats one that is not [`Self::TooManyRequests`].
+/// Why a request was not answered, in etcd's words. No layer repeats one that is not [`Self::TooManyRequests`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unavailable {
     /// Not done: too much is waiting already.
     #[error("too many requests")]
     TooManyRequests,
     /// Not done: the leader did not let it into the log.
-    #[error("{0:?}")]
+    #[error("{}", why_not_done(*.0))]
     NotDone(NotDone),
     /// Not done: there is no leader to ask.
     #[error("no leader")]
     NoLeader,
     /// It took too long, and may still happen.
-    #[error("request timed out")]
-    TimedOut,
+    #[error("request timed out{}", .0.suspicion())]
+    TimedOut(Late),
     /// The member is stopping; the request may have happened.
     #[error("server stopped")]
     Stopped,
+}
+
+/// What has probably made a request late.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Late {
+    /// Nobody can say.
+    Unknown,
+    /// The leader was lost when it had been made.
+    LeaderLost,
+    /// This member lost its connection to the leader, or as the leader to a quorum.
+    ConnectionLost,
+}
+
+impl Late {
+    fn suspicion(self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::LeaderLost => ", possibly due to previous leader failure",
+            Self::ConnectionLost => ", possibly due to connection lost",
+        }
+    }
+}
+
+fn why_not_done(why: NotDone) -> &'static str {
+    match why {
+        NotDone::LeaderChanged => "leader changed",
+        NotDone::TooMany => "too many requests",
+        NotDone::Unhealthy => "unhealthy cluster",
+        NotDone::NotEnoughStarted => "re-configuration failed due to not enough started members",
+        NotDone::LearnerNotReady => {
+            "can only promote a learner member which is in sync with leader"
+        }
+    }
 }
 
 /// What this member knows of the cluster.
@@ -121,14 +157,15 @@ struct Shared {
     stopped: watch::Sender<Option<String>>,
     /// No more requests are taken.
     closed: watch::Sender<bool>,
-    /// How often the leader has been lost for so long that streams which need one end.
-    leader_lost: watch::Sender<u64>,
     watch_hub: Arc<crate::watch::Hub>,
     tree_hub: Arc<crate::v2::watch::Hub>,
     metrics: Arc<Metrics>,
     disk_times: DiskTimes,
     space: space::Space,
     peers: peers::Peers,
+    leadership: leader::Leadership,
+    /// This member is to have no vote.
+    learns: AtomicBool,
 }
 
 /// What waits for the driver's next turn.
@@ -245,6 +282,7 @@ impl Node {
         if let Some(outcome) = self.refuse_for_space(&body) {
             return Ok(outcome);
         }
+        let deadline = self.0.deadline();
         let answer = {
             let mut inbox = self.0.inbox();
             if inbox.closed {
@@ -260,13 +298,21 @@ impl Node {
                 counter: inbox.waiters.next_counter(),
             };
             let draft = Draft::new(id, wall(), &body);
-            let answer = inbox.waiters.add(draft.len(), self.0.deadline());
+            let answer = inbox.waiters.add(draft.len(), deadline);
             inbox.drafts.push(draft);
             answer
         };
         self.0.wake.notify_one();
-        let answer = answer.await.unwrap_or(Err(Unavailable::TimedOut));
-        answer.inspect_err(|_| self.0.metrics.proposals_failed.one())
+        let answer = answer.await.unwrap_or(Err(LATE));
+        answer.map_err(|error| {
+            self.0.metrics.proposals_failed.one();
+            match error {
+                Unavailable::TimedOut(_) => {
+                    Unavailable::TimedOut(self.why_late(deadline - self.0.patience()))
+                }
+                other => other,
+            }
+        })
     }
 
     /// Waits until the machine holds everything that was committed when this was called.
@@ -293,7 +339,7 @@ impl Node {
         // A round that finds no leader is dropped by the driver when it has waited too long.
         confirmed.await.map_err(|_| {
             self.0.metrics.reads_failed.one();
-            Unavailable::TimedOut
+            LATE
         })
     }
 
@@ -354,15 +400,6 @@ impl Node {
             let _ = closed.wait_for(|closed| *closed).await;
         }
     }
-
-    /// Waits until there has been no leader for three election timeouts.
-    pub fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut lost = self.0.leader_lost.subscribe();
-        async move {
-            // Without a sender the member is gone altogether.
-            let _ = lost.changed().await;
-        }
-    }
 }
 
 impl Shared {
@@ -399,7 +436,11 @@ impl Shared {
 
     /// When a request that comes now has waited too long: etcd's 5 s plus two elections.
     fn deadline(&self) -> Instant {
-        Instant::now() + std::time::Duration::from_secs(5) + 2 * self.config.election_timeout
+        Instant::now() + self.patience()
+    }
+
+    fn patience(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(5) + 2 * self.config.election_timeout
     }
 
     /// Ends the member: everyone who waits is told, nobody new is taken.

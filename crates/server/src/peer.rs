@@ -31,6 +31,10 @@ pub(crate) const REPLICA: u8 = 0;
 pub(crate) const ASK: u8 = 1;
 /// Its answers.
 pub(crate) const ANSWER: u8 = 2;
+/// Measures the way there and back: what comes is sent back.
+pub(crate) const PING: u8 = 3;
+/// It has come back.
+pub(crate) const PONG: u8 = 4;
 
 /// Answers one request.
 pub(crate) fn handle(node: &Node, request: Request<Body>) -> Response<Body> {
@@ -103,7 +107,7 @@ async fn take_frames(node: &Node, member: u64, connected: Connected) {
         };
         match frame {
             Ok(Some(frame)) if node.is_connection(member, turn) => {
-                node.metrics().peer_received(member, frame.len() as u64);
+                node.metrics().peers.received(member, frame.len() as u64);
                 node.peer_frame(member, frame).await;
             }
             Ok(_) => return,

@@ -142,9 +142,7 @@ async fn dispatch(
         b"/debug/vars" => debug::vars(node),
         b"/config/local/log" => debug::log_level(request).await,
         b"/v2/machines" => members::machines(node, request.method()),
-        _ if below(path, b"/v2/members").is_some() => {
-            members::members(node, request.method(), path)
-        }
+        _ if below(path, b"/v2/members").is_some() => members::members(node, path, request).await,
         _ if path.starts_with(b"/v2/stats/") => stats::stats(node, request.method(), path),
         _ => match below(path, b"/v2/keys") {
             Some(key) => keys::handle(node, key, request).await,

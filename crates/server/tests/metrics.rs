@@ -1,6 +1,8 @@
 //! What a member says about itself: `/metrics`, `/health`, `/livez`, `/readyz`, `/v2/stats/store`,
-//! `/debug/vars` and `/config/local/log`, asked over its sockets.
+//! `/debug/vars` and `/config/local/log`, asked over its sockets; and what members of a cluster say.
 
+#[path = "metrics/cluster.rs"]
+mod cluster;
 #[path = "metrics/member.rs"]
 mod member;
 #[path = "support/ports.rs"]
@@ -46,10 +48,7 @@ const LEFT_OUT: &[&str] = &[
     "etcd_mvcc_hash_",
     "etcd_server_client_requests_total",
     "etcd_server_go_version",
-    "etcd_server_heartbeat_send_failures_total",
-    "etcd_server_learner_promote_successes",
     "etcd_server_slow_",
-    "etcd_server_snapshot_apply_in_progress_total",
     "etcd_snap_",
 ];
 

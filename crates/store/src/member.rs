@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::codec::{DecodeError, Read, Write};
-use crate::{Refusal, Store};
+use crate::{AlarmBy, Refusal, Store};
 
 /// A member as the cluster knows it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -117,6 +117,9 @@ impl Store {
                 }
                 self.members.remove(&id);
                 self.removed.insert(id);
+                // Nobody is left to clear what it has raised for itself.
+                self.alarms
+                    .retain(|alarm, by| alarm.member != id || *by == AlarmBy::Client);
                 Ok(())
             }
             MemberChange::Update { peer_urls } => {

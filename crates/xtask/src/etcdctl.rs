@@ -1,7 +1,7 @@
 //! Replays golden scripts with Debian's etcdctl 3.4.23, in both API versions.
 //!
-//! The scripts in `testdata/clients/etcdctl/{v2,v3}` were recorded from etcd 3.4.23. Each gets an
-//! empty server of its own.
+//! The scripts in `testdata/clients/etcdctl/{v2,v3,cluster}` were recorded from etcd 3.4.23. Each gets
+//! an empty server of its own; those of `cluster` (v3) three members.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -95,6 +95,7 @@ fn scripts() -> Result<Vec<PathBuf>> {
     let dir = workspace::root().join(SCRIPTS);
     let mut paths = workspace::files(&dir.join("v2"), "txt")?;
     paths.extend(workspace::files(&dir.join("v3"), "txt")?);
+    paths.extend(workspace::files(&dir.join("cluster"), "txt")?);
     Ok(paths)
 }
 
@@ -104,7 +105,11 @@ fn read(path: &Path) -> Result<Script> {
 
 /// Runs the script on an empty server and returns each command's normalised output.
 fn play(path: &Path, script: &Script, server: &Path) -> Result<Vec<String>> {
-    let is_v2 = path.parent().is_some_and(|dir| dir.ends_with("v2"));
+    let is_in = |kind| path.parent().is_some_and(|dir| dir.ends_with(kind));
+    if is_in("cluster") {
+        return play_on_three(script, server);
+    }
+    let is_v2 = is_in("v2");
     let dir = workspace::empty_dir("etcdctl")?;
     let member = Member::start(&Config {
         server,
@@ -131,6 +136,37 @@ fn play(path: &Path, script: &Script, server: &Path) -> Result<Vec<String>> {
     script
         .steps
         .iter()
+        .map(|step| shell.run(&step.command, &mut normaliser))
+        .collect()
+}
+
+fn play_on_three(script: &Script, server: &Path) -> Result<Vec<String>> {
+    let dir = workspace::empty_dir("etcdctl")?;
+    let config = Config {
+        server,
+        dir: &dir,
+        flags: &[],
+    };
+    let members = Member::start_cluster(&config, 3)?;
+    let endpoints: Vec<_> = members
+        .iter()
+        .map(|member| format!("127.0.0.1:{}", member.client_port))
+        .collect();
+    let all = endpoints.join(",");
+    let env = [
+        ("ETCDCTL_API", "3"),
+        ("ETCDCTL_ENDPOINTS", all.as_str()),
+        ("EP1", &endpoints[0]),
+        ("EP2", &endpoints[1]),
+        ("EP3", &endpoints[2]),
+    ];
+    let shell = Shell {
+        dir: &dir,
+        env: &env,
+    };
+    let mut normaliser = Normaliser::new(None);
+    let steps = script.steps.iter();
+    steps
         .map(|step| shell.run(&step.command, &mut normaliser))
         .collect()
 }

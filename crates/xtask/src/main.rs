@@ -23,6 +23,7 @@ mod golden;
 mod http;
 mod kill;
 mod listing;
+mod local;
 mod member;
 mod normalise;
 mod outcome;
@@ -52,6 +53,7 @@ enum Task {
     Soak(soak::Soak),
     Bench(bench::Bench),
     Listing(listing::Listing),
+    Cluster(local::Local),
     #[command(hide = true)]
     Suite(SuiteArgs),
 }
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Task::Soak(soak) => soak.run(),
         Task::Bench(bench) => bench.run(),
         Task::Listing(listing) => listing.run(),
+        Task::Cluster(local) => local.run(),
         Task::Suite(args) => suites::run(&args.name, &args.server),
     };
     result.unwrap_or_else(|error| {

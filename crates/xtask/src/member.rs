@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 /// How long a server may take until it is ready. Generous: a busy machine is no failure.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A running server of one member. Dropping it kills the process; the directory stays.
+/// A running server. Dropping it kills the process; the directory stays.
 pub(crate) struct Member {
     child: Child,
     /// The port of `client_url`.
@@ -48,14 +48,22 @@ impl Member {
     /// Starts the members of a cluster, each in a directory of its own below `config.dir`, and waits
     /// until all are healthy.
     pub(crate) fn start_cluster(config: &Config<'_>, count: usize) -> Result<Vec<Self>> {
-        let ports: Vec<_> = (0..count).map(|_| free_ports()).collect();
         let names: Vec<_> = (1..=count).map(|number| format!("m{number}")).collect();
-        let pairs = names.iter().zip(&ports);
+        let ports = names.iter().map(|name| (name.as_str(), free_ports()));
+        Self::start_named(config, &Vec::from_iter(ports))
+    }
+
+    /// The same, with these names and ports.
+    pub(crate) fn start_named(
+        config: &Config<'_>,
+        names: &[(&str, (u16, u16))],
+    ) -> Result<Vec<Self>> {
+        let pairs = names.iter();
         let pairs: Vec<_> = pairs
             .map(|(name, (_, peer))| format!("{name}={}", url(*peer)))
             .collect();
         let mut members = Vec::new();
-        for (name, ports) in names.iter().zip(&ports) {
+        for (name, ports) in names {
             let dir = config.dir.join(name);
             std::fs::create_dir_all(&dir)?;
             let config = Config {

@@ -86,13 +86,13 @@ pub(crate) const SUITES: &[Suite] = &[
     suite(
         "etcdctl",
         120,
-        "etcdctl 3.4.23 in both API versions",
+        "etcdctl 3.4.23 in both API versions, to one member and to three",
         etcdctl::suite,
     ),
     suite(
         "python-etcd",
-        120,
-        "python-etcd 0.4.5's own integration tests",
+        180,
+        "python-etcd 0.4.5's own integration tests, which kill clusters",
         python_etcd::suite,
     ),
     suite(

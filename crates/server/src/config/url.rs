@@ -69,6 +69,20 @@ impl Url {
         })
     }
 
+    /// Reads the URLs of one member: sorted as text, each once.
+    ///
+    /// # Errors
+    /// As [`Url::parse`], for the first that fails; etcd's sentence if there is none.
+    pub fn parse_all(texts: &[String]) -> Result<Vec<Self>, String> {
+        let urls = texts.iter().map(|url| Self::parse(url.trim()));
+        let mut urls: Vec<_> = urls.collect::<Result<_, _>>()?;
+        if urls.is_empty() {
+            return Err("no valid URLs given".to_owned());
+        }
+        sort(&mut urls);
+        Ok(urls)
+    }
+
     /// Reads a comma-separated list: sorted as text, each URL once.
     ///
     /// # Errors

@@ -1,7 +1,5 @@
 //! All that `/metrics` shows, gathered when somebody looks.
 
-use std::sync::PoisonError;
-
 use super::text::Text;
 use super::{CHECKS, Metrics, process};
 use crate::arrival::{HANDSHAKES, MAX_BYTES};
@@ -13,7 +11,7 @@ use crate::v3::WATCH_CHUNK_BYTES;
 pub(super) fn all(node: &Node) -> String {
     let mut out = Text::default();
     member(&mut out, node);
-    peers(&mut out, node.metrics());
+    node.metrics().peers.render(&mut out, node);
     proposals(&mut out, node);
     disk(&mut out, node);
     store(&mut out, node);
@@ -44,6 +42,19 @@ fn member(out: &mut Text, node: &Node) {
     let help = "How often a leader was found who was not the one before.";
     let changes = node.metrics().leader_changes.get();
     out.counter("etcd_server_leader_changes_seen_total", help, changes);
+    let help = "Learners that were given their vote, as asked here.";
+    let promotions = node.metrics().promotions.get();
+    out.counter("etcd_server_learner_promote_successes", help, promotions);
+    let help = "Whether a state is being received from the leader, or put in place.";
+    let receives = u8::from(node.is_receiving());
+    out.gauge(
+        "etcd_server_snapshot_apply_in_progress_total",
+        help,
+        receives,
+    );
+    let help = "How often this leader's heartbeats were late by more than one interval.";
+    let late = node.metrics().late_heartbeats.get();
+    out.counter("etcd_server_heartbeat_send_failures_total", help, late);
     let id = format!("{:x}", node.member_id());
     let help = "This member's id, in hexadecimal.";
     out.info("etcd_server_id", help, &[("server_id", &id)]);
@@ -65,33 +76,6 @@ fn member(out: &mut Text, node: &Node) {
     out.info("quorate_build_info", "This program.", &labels);
     let help = "The current term.";
     out.gauge("quorate_raft_term", help, status.term);
-}
-
-fn peers(out: &mut Text, metrics: &Metrics) {
-    let directions = [
-        (
-            "etcd_network_peer_sent_bytes_total",
-            "To",
-            "Bytes sent to a member.",
-            &metrics.peers_sent,
-        ),
-        (
-            "etcd_network_peer_received_bytes_total",
-            "From",
-            "Bytes that a member has sent.",
-            &metrics.peers_received,
-        ),
-    ];
-    for (name, label, help, peers) in directions {
-        let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.is_empty() {
-            continue;
-        }
-        out.family(name, "counter", help);
-        for (member, bytes) in peers.iter() {
-            out.sample(name, &[(label, &format!("{member:x}"))], bytes);
-        }
-    }
 }
 
 fn proposals(out: &mut Text, node: &Node) {

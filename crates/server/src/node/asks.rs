@@ -10,7 +10,7 @@ use quorate_store::codec::{DecodeError, Read, Write};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Node, Unavailable};
+use super::{LATE, Node, Unavailable};
 use crate::peer;
 
 /// The questions that are out.
@@ -121,7 +121,7 @@ impl Node {
                 None => {}
             }
             if Instant::now() + pause >= deadline {
-                return Err(Unavailable::TimedOut);
+                return Err(LATE);
             }
             tokio::time::sleep(pause).await;
             // It may be this member by now.
@@ -206,5 +206,5 @@ fn decode<T>(
             Ok(None)
         }
     });
-    decoded.map_err(|_| Unavailable::TimedOut)
+    decoded.map_err(|_| LATE)
 }

@@ -10,11 +10,12 @@ use std::collections::VecDeque;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use quorate_replica::{Applied, Boot, Committed, Effect, Input, ReadId, Settings};
 use quorate_store::command::Body;
-use quorate_store::{Action, Alarm, AlarmBy, AlarmKind, Change, Class, Mark, Store, tree};
+use quorate_store::{Action, Alarm, AlarmBy, AlarmKind, Change, Class, Mark, Role, Store, tree};
 use tokio::sync::oneshot;
 
 use super::checkpoint::{Checkpoints, LEAST_GROWTH};
@@ -48,10 +49,10 @@ pub(super) struct Driver {
     reads: Reads,
     effects: Vec<Effect>,
     applied: u64,
-    /// The leader when it was last looked for.
-    leader: Option<u64>,
     /// The disk was short when it was last looked at.
     was_short: bool,
+    /// When the last tick was.
+    ticked: Instant,
 }
 
 /// Reads on their way through the replica: one id stands for all that came in one turn.
@@ -92,8 +93,8 @@ impl Driver {
             reads: Reads::default(),
             effects: Vec::new(),
             applied,
-            leader: None,
             was_short: false,
+            ticked: Instant::now(),
         }
     }
 
@@ -174,6 +175,7 @@ impl Driver {
             self.step(Input::Read(id))?;
         }
         if ticked {
+            self.look_for_delay();
             self.look_for_sparse();
             self.reads.expire(Instant::now());
             self.step(Input::Tick)?;
@@ -332,6 +334,9 @@ impl Driver {
             .map(|member| (member.id, member.peer_urls.clone()))
             .collect();
         let is_joining = machine.store().members().is_empty();
+        let own = machine.store().members().get(&own);
+        let learns = own.is_some_and(|own| own.role == Role::Learner);
+        self.shared.learns.store(learns, Ordering::Relaxed);
         drop(machine);
         if is_joining {
             node.links().set(&node, &self.shared.peers.first);
@@ -456,12 +461,24 @@ impl Driver {
         }
     }
 
+    /// Whether this tick is so late that a leader's heartbeats were.
+    fn look_for_delay(&mut self) {
+        let now = Instant::now();
+        let since = now.duration_since(mem::replace(&mut self.ticked, now));
+        let shared = &self.shared;
+        let is_late = since > 2 * shared.config.heartbeat_interval;
+        if is_late && !shared.peers.links.is_empty() && shared.replica().leads() {
+            shared.metrics.late_heartbeats.one();
+        }
+    }
+
     fn look_for_leader(&mut self) {
         let leader = self.shared.replica().status().leader;
-        if leader.is_some() && leader != self.leader {
+        let election = self.shared.config.election_timeout;
+        let leadership = &self.shared.leadership;
+        if leadership.note(leader, Instant::now(), election) {
             self.shared.metrics.leader_changes.one();
         }
-        self.leader = leader;
     }
 
     /// Has live values copied out of segments that hold little else than dead ones.

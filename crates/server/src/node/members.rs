@@ -1,11 +1,18 @@
 //! Changes of who is in the cluster, as clients ask for them.
 
+use std::sync::atomic::Ordering;
+
 use quorate_store::{MemberChange, Role};
 
 use super::{Node, wall};
 use crate::config::{Url, member_id};
 
 impl Node {
+    /// Whether it is to have no vote: then it serves only what a learner may. One that joins serves all.
+    pub(crate) fn only_learns(&self) -> bool {
+        self.0.learns.load(Ordering::Relaxed)
+    }
+
     /// Whether this member has the data and no vote.
     pub(crate) fn is_learner(&self) -> bool {
         let machine = self.machine();

@@ -3,6 +3,7 @@
 use std::io::{self, Read as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
@@ -15,10 +16,11 @@ use tokio::task::JoinHandle;
 
 use super::checkpoint::{self, Checkpoints, LEAST_GROWTH};
 use super::driver::Driver;
+use super::leader::Leadership;
 use super::peers::Peers;
 use super::reclaim::Reclaims;
 use super::space::{self, Space};
-use super::{Inbox, Node, Shared, Unavailable, compaction, history, leaderless};
+use super::{Inbox, Node, Shared, Unavailable, compaction, history};
 use crate::bootstrap::{self, BootError};
 use crate::config::Config;
 use crate::disk::{DirLock, DiskThread, FsDisk, KeepRoom, LockError, Segments, available_bytes};
@@ -102,7 +104,7 @@ pub struct Running {
     stop: oneshot::Sender<()>,
     driver: JoinHandle<()>,
     /// What goes on beside: compaction, the bound of history, and the alarm.
-    beside: [JoinHandle<()>; 4],
+    beside: [JoinHandle<()>; 3],
     /// Held as long as the member runs.
     _lock: DirLock,
 }
@@ -220,7 +222,6 @@ impl Running {
             tokio::spawn(compaction::run(node.clone())),
             tokio::spawn(history::run(node.clone())),
             tokio::spawn(space::run(node.clone())),
-            tokio::spawn(leaderless::run(node.clone())),
         ];
         Ok(Self {
             node,
@@ -256,13 +257,14 @@ impl Running {
             tidy: watch::Sender::new(false),
             stopped: watch::Sender::new(None),
             closed: watch::Sender::new(false),
-            leader_lost: watch::Sender::new(0),
             watch_hub: Arc::default(),
             tree_hub: Arc::default(),
             metrics: Arc::default(),
             disk_times,
             space,
             peers: Peers::new(tls, first),
+            leadership: Leadership::default(),
+            learns: AtomicBool::new(false),
             config,
         })
     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_log::{EntryAt, Moved};
 use quorate_replica::Machine;
 use quorate_replica::transfer::Sending;
+use quorate_store::codec::Read;
 use quorate_store::{Life, Refusal};
 use tokio::sync::{Notify, oneshot};
 
@@ -170,6 +172,8 @@ impl Node {
             peer::REPLICA => {}
             peer::ASK => return self.answer_ask(member, frame),
             peer::ANSWER => return self.0.peers.asks.answered(frame),
+            peer::PING => return self.links().send(member, peer::PONG, frame),
+            peer::PONG => return self.came_back(member, frame),
             // Of a later version.
             _ => return,
         }
@@ -192,6 +196,22 @@ impl Node {
             }
         }
         self.0.wake.notify_one();
+    }
+
+    /// What is sent to measure a round trip: when it is sent.
+    pub(crate) fn ping(&self) -> Bytes {
+        let since_start = u64::try_from(self.started().1.as_nanos()).unwrap_or(u64::MAX);
+        Bytes::copy_from_slice(&since_start.to_le_bytes())
+    }
+
+    fn came_back(&self, member: u64, frame: Bytes) {
+        let Ok(sent) = Read::new(frame).u64() else {
+            return;
+        };
+        let took = self.started().1.checked_sub(Duration::from_nanos(sent));
+        if let Some(took) = took {
+            self.metrics().peers.round_trip(member, took);
+        }
     }
 
     /// A member's newest connection begins.
@@ -227,6 +247,11 @@ impl Node {
     /// Whether a state may be received now: one at a time.
     pub(crate) fn begin_receiving(&self) -> bool {
         !std::mem::replace(&mut self.0.peers.known().is_receiving, true)
+    }
+
+    /// Whether one is being received.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.0.is_receiving()
     }
 
     pub(crate) fn end_receiving(&self) {

@@ -10,13 +10,15 @@ use std::time::Duration;
 
 use quorate_log::Kept;
 use quorate_store::command::Body;
-use quorate_store::{Alarm, AlarmBy, AlarmKind, Outcome, Refusal, Store};
+use quorate_store::{Alarm, AlarmBy, AlarmKind, Outcome, Refusal, Revision, Store};
 use tokio::sync::{Notify, watch};
 
 use super::{Node, Unavailable};
 
 /// How often a member looks whether its alarm can go.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it looks whether others have let in more than its own quota.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 
 /// What there is room for, and what was refused for want of it and is not told yet.
 #[derive(Debug)]
@@ -109,6 +111,7 @@ pub(super) async fn run(node: Node) {
         alarm: Alarm { member, kind },
         refused: 0,
         was_short: false,
+        revision: Revision::ZERO,
     };
     let mut kept = node.0.space.kept.clone();
     loop {
@@ -127,6 +130,7 @@ pub(super) async fn run(node: Node) {
             Step::Wait => {
                 tokio::select! {
                     () = node.0.space.wake.notified() => continue,
+                    () = tokio::time::sleep(LOOK_AROUND) => continue,
                     changed = kept.changed() => match changed {
                         Ok(()) => continue,
                         // The disk thread has ended, and with it the member.
@@ -164,9 +168,18 @@ struct Watch {
     /// The dearest write that was over the quota when the alarm was raised.
     refused: u64,
     was_short: bool,
+    /// The store's when the quota was last looked at.
+    revision: Revision,
 }
 
 impl Watch {
+    /// Whether the state has grown over this member's quota, which other members need not have.
+    fn is_overrun(&mut self, node: &Node, store: &Store) -> bool {
+        let before = std::mem::replace(&mut self.revision, store.revision());
+        let is_news = before != store.revision() && before != Revision::ZERO;
+        is_news && store.members().len() > 1 && node.is_over_quota(store, 0)
+    }
+
     fn look(&mut self, node: &Node) -> Step {
         let space = &node.0.space;
         if space.wants_entry.swap(false, Ordering::Relaxed) {
@@ -183,8 +196,9 @@ impl Watch {
         self.was_short = is_short;
         let machine = node.machine();
         let store = machine.store();
+        let is_overrun = self.is_overrun(node, store);
         match store.alarms().get(&self.alarm) {
-            None if is_over || is_news => {
+            None if is_over || is_news || is_overrun => {
                 self.refused = over_quota;
                 Step::Raise
             }

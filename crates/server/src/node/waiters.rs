@@ -10,7 +10,7 @@ use quorate_replica::NotDone;
 use quorate_store::Outcome;
 use tokio::sync::oneshot;
 
-use super::Unavailable;
+use super::{LATE, Unavailable};
 
 type Answer = Result<Outcome, Unavailable>;
 
@@ -99,7 +99,7 @@ impl Waiters {
         while let Some(slot) = self.slots.front()
             && slot.deadline <= now
         {
-            self.answer(self.first, Err(Unavailable::TimedOut));
+            self.answer(self.first, Err(LATE));
         }
         (self.first > first).then(|| self.first - 1)
     }
@@ -107,7 +107,7 @@ impl Waiters {
     /// Tells everyone who waits that it is not known what became of the request.
     pub(super) fn give_up(&mut self) {
         for counter in self.first..self.next_counter() {
-            self.answer(counter, Err(Unavailable::TimedOut));
+            self.answer(counter, Err(LATE));
         }
     }
 

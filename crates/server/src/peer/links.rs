@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::connect::{Connected, LinkError, connect};
 use super::hello::LINK;
-use super::wire;
+use super::{PING, wire};
 use crate::node::{Node, PeerInput};
 
 /// Bytes that wait for one peer; beyond, the link counts as broken.
@@ -28,6 +29,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// A peer that takes nothing for so long is given up.
 const STALL: Duration = Duration::from_secs(10);
+/// How often the round trip is measured.
+const PING_EVERY: Duration = Duration::from_secs(1);
 
 /// The links of a member.
 #[derive(Default)]
@@ -38,8 +41,18 @@ struct Link {
     task: JoinHandle<()>,
 }
 
+/// How one stands.
+pub(crate) struct LinkState {
+    /// The member at its other end.
+    pub(crate) member: u64,
+    pub(crate) is_up: bool,
+    /// Frames that were given to it in vain.
+    pub(crate) lost: u64,
+}
+
 struct Shared {
     member: u64,
+    lost: AtomicU64,
     urls: Mutex<Vec<String>>,
     queue: Mutex<Queue>,
     wake: Notify,
@@ -49,7 +62,7 @@ struct Shared {
 struct Queue {
     frames: VecDeque<(u8, Bytes)>,
     bytes: usize,
-    is_up: bool,
+    up_since: Option<Instant>,
 }
 
 impl Links {
@@ -70,6 +83,7 @@ impl Links {
             }
             let shared = Arc::new(Shared {
                 member: *member,
+                lost: AtomicU64::new(0),
                 urls: Mutex::new(urls.clone()),
                 queue: Mutex::default(),
                 wake: Notify::new(),
@@ -87,7 +101,8 @@ impl Links {
             return;
         };
         let mut queue = link.shared.queue();
-        if !queue.is_up {
+        if queue.up_since.is_none() {
+            link.shared.lost.fetch_add(1, Relaxed);
             return;
         }
         queue.bytes += frame.len();
@@ -101,7 +116,32 @@ impl Links {
         let links = self.links();
         links
             .get(&member)
-            .is_some_and(|link| link.shared.queue().is_up)
+            .is_some_and(|link| link.shared.queue().up_since.is_some())
+    }
+
+    /// Whether that has been so since `at`.
+    pub(crate) fn is_up_since(&self, member: u64, at: Instant) -> bool {
+        let links = self.links();
+        let up_since = links
+            .get(&member)
+            .and_then(|link| link.shared.queue().up_since);
+        up_since.is_some_and(|up| up <= at)
+    }
+
+    /// How each of them stands.
+    pub(crate) fn states(&self) -> Vec<LinkState> {
+        let links = self.links();
+        let states = links.iter().map(|(member, link)| LinkState {
+            member: *member,
+            is_up: link.shared.queue().up_since.is_some(),
+            lost: link.shared.lost.load(Relaxed),
+        });
+        states.collect()
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.links().is_empty()
     }
 
     /// Where a member is reached.
@@ -155,6 +195,7 @@ impl Shared {
                     tracing::info!(peer = format!("{:x}", self.member), "connected to a peer");
                     let error = self.serve(&node, connected).await;
                     self.down();
+                    node.metrics().peers.broke(self.member);
                     node.peer_input(PeerInput::Unreachable(self.member));
                     tracing::warn!(peer = format!("{:x}", self.member), %error, "lost a peer");
                 }
@@ -184,7 +225,7 @@ impl Shared {
     }
 
     fn up(&self) {
-        self.queue().is_up = true;
+        self.queue().up_since = Some(Instant::now());
     }
 
     fn down(&self) {
@@ -196,7 +237,15 @@ impl Shared {
         let (mut read, mut write) = tokio::io::split(connected);
         let mut nothing = [0; 16];
         let mut out = BytesMut::new();
+        let mut ping_at = Instant::now();
         loop {
+            if Instant::now() >= ping_at {
+                ping_at = Instant::now() + PING_EVERY;
+                let frame = node.ping();
+                let mut queue = self.queue();
+                queue.bytes += frame.len();
+                queue.frames.push_back((PING, frame));
+            }
             let taken = match self.take(&mut out) {
                 Ok(taken) => taken,
                 Err(error) => return error,
@@ -204,6 +253,7 @@ impl Shared {
             if taken == 0 {
                 tokio::select! {
                     () = self.wake.notified() => continue,
+                    () = tokio::time::sleep_until(ping_at.into()) => continue,
                     // The other side writes nothing here, so what comes is its end.
                     end = read.read(&mut nothing) => {
                         return end.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
@@ -221,7 +271,8 @@ impl Shared {
                 Ok(Err(error)) => return error,
                 Err(_) => return io::ErrorKind::TimedOut.into(),
             }
-            node.metrics().peer_sent(self.member, out.len() as u64);
+            let (frames, bytes) = (taken as u64, out.len() as u64);
+            node.metrics().peers.sent(self.member, frames, bytes);
             out.clear();
             if out.capacity() > 2 * WRITE_BYTES {
                 out = BytesMut::new();

@@ -172,7 +172,10 @@ async fn run(node: &Node, check: &str) -> Result<(), String> {
         },
         "serializable_read" => local_read(node),
         "linearizable_read" => linearizable_read(node).await,
-        // There are no learners yet.
-        _ => Ok(()),
+        "non_learner" => match node.is_learner() {
+            true => Err("not supported for learner".to_owned()),
+            false => Ok(()),
+        },
+        other => unreachable!("{other} is none of the checks"),
     }
 }

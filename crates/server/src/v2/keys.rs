@@ -105,7 +105,11 @@ async fn read_form(node: &Node, request: &mut Request<Body>) -> Result<Form, For
     wrong.and(in_query).map(|()| form)
 }
 
-async fn read_body(mut body: Body, limit: u64, mut held: Held) -> Result<Vec<u8>, FormError> {
+pub(super) async fn read_body(
+    mut body: Body,
+    limit: u64,
+    mut held: Held,
+) -> Result<Vec<u8>, FormError> {
     let mut text = Vec::new();
     while let Some(frame) = arrival::next(&mut body).await {
         let piece = match frame {

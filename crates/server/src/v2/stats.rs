@@ -1,6 +1,6 @@
 //! `/v2/stats`: who this member is, whom it follows, and what v2 clients did here.
 //!
-//! The counts of append requests are those between members, so a member alone shows zero.
+//! The counts of append requests are those of all frames between members, so a member alone shows zero.
 //!
 //! Source: spec v2-api.md §3.3.
 
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue};
-use axum::http::{Method, Response};
+use axum::http::{Method, Response, StatusCode};
+use quorate_store::UnixMs;
 
 use super::{json, method_not_allowed, not_found};
 use crate::node::Node;
@@ -24,7 +25,20 @@ pub(super) fn stats(node: &Node, method: &Method, path: &[u8]) -> Response<Body>
     if method != Method::GET {
         return method_not_allowed("GET");
     }
+    let leads = node.status().leader == Some(node.member_id());
+    if path == b"/v2/stats/leader" && !leads {
+        return not_leading();
+    }
     let mut response = Response::new(Body::from(body(node)));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// Without a newline, and without the cluster's id.
+fn not_leading() -> Response<Body> {
+    let mut response = Response::new(Body::from("{\"message\":\"not current leader\"}"));
+    *response.status_mut() = StatusCode::FORBIDDEN;
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
@@ -41,14 +55,18 @@ fn this_member(node: &Node) -> Vec<u8> {
         "StateFollower"
     };
     let (started, uptime) = node.started();
+    let known_for = node.leader_known_for().min(uptime);
+    let found_ms = u64::try_from((uptime - known_for).as_millis()).unwrap_or(0);
+    let found = json::rfc3339(UnixMs(started.0 + found_ms));
     let started = json::rfc3339(started);
+    let (sent, received) = node.metrics().peers.frames();
     let rest = format!(
         ",\"id\":\"{:x}\",\"state\":\"{state}\",\"startTime\":\"{started}\",\"leaderInfo\":\
-         {{\"leader\":\"{:x}\",\"uptime\":\"{}\",\"startTime\":\"{started}\"}},\
-         \"recvAppendRequestCnt\":0,\"sendAppendRequestCnt\":0}}",
+         {{\"leader\":\"{:x}\",\"uptime\":\"{}\",\"startTime\":\"{found}\"}},\
+         \"recvAppendRequestCnt\":{received},\"sendAppendRequestCnt\":{sent}}}",
         node.member_id(),
         status.leader.unwrap_or(0),
-        go_duration(uptime),
+        go_duration(known_for),
     );
     out.extend_from_slice(rest.as_bytes());
     out
@@ -56,8 +74,9 @@ fn this_member(node: &Node) -> Vec<u8> {
 
 fn leader(node: &Node) -> Vec<u8> {
     format!(
-        "{{\"leader\":\"{:x}\",\"followers\":{{}}}}",
-        node.member_id()
+        "{{\"leader\":\"{:x}\",\"followers\":{}}}",
+        node.member_id(),
+        node.metrics().peers.stats(node)
     )
     .into_bytes()
 }

@@ -10,8 +10,25 @@ use tonic::{Code, Status};
 use super::{limits, status};
 use crate::node::Node;
 
-/// Checks a call's metadata.
-pub(super) fn check(headers: &HeaderMap, node: &Node) -> Result<(), Status> {
+/// What a learner answers: serializable ranges, as [`super::kv`] judges, and these.
+const LEARNERS: [&str; 3] = [
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Snapshot",
+];
+
+/// Whether a call is to end when there is no leader.
+pub(super) fn needs_leader(headers: &HeaderMap) -> bool {
+    headers
+        .get("hasleader")
+        .is_some_and(|value| value == "true")
+}
+
+/// Checks a call's method and metadata.
+pub(super) fn check(path: &str, headers: &HeaderMap, node: &Node) -> Result<(), Status> {
+    if node.only_learns() && !LEARNERS.contains(&path) {
+        return Err(status::not_for_learner());
+    }
     if let Some(version) = headers.get("client-api-version")
         && std::str::from_utf8(version.as_bytes()).is_err()
     {
@@ -21,13 +38,6 @@ pub(super) fn check(headers: &HeaderMap, node: &Node) -> Result<(), Status> {
         return Err(status::no_leader());
     }
     Ok(())
-}
-
-/// Whether a call, and a stream as long as it lives, is to be refused without a leader.
-pub(super) fn needs_leader(headers: &HeaderMap) -> bool {
-    headers
-        .get("hasleader")
-        .is_some_and(|value| value == "true")
 }
 
 /// Puts Go's words for tonic's, where clients compare them.

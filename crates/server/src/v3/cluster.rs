@@ -74,6 +74,7 @@ impl Cluster for Api {
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         self.change(request.into_inner().id, MemberChange::Promote)
             .await?;
+        self.node.metrics().promotions.one();
         let (header, members) = self.members();
         Ok(Response::new(MemberPromoteResponse { header, members }))
     }
@@ -96,12 +97,8 @@ impl Api {
 }
 
 fn parse_urls(texts: &[String]) -> Result<Vec<Url>, Status> {
-    let invalid = || Status::invalid_argument("etcdserver: given member URLs are invalid");
-    let urls = Url::parse_list(&texts.join(",")).map_err(|_| invalid())?;
-    if urls.is_empty() {
-        return Err(invalid());
-    }
-    Ok(urls)
+    let urls = Url::parse_all(texts);
+    urls.map_err(|_| Status::invalid_argument("etcdserver: given member URLs are invalid"))
 }
 
 fn member(member: &quorate_store::Member) -> Member {

@@ -44,6 +44,9 @@ impl Api {
         let serializable = request.serializable;
         let asked = decode::range(request).map_err(|refusal| status::refused(&refusal))?;
         if !serializable {
+            if self.node.only_learns() {
+                return Err(status::not_for_learner());
+            }
             self.linearize().await?;
         }
         self.node.metrics().ranges.one();

@@ -10,7 +10,7 @@ use quorate_proto::etcdserverpb::{
 use quorate_store::{Alarm, AlarmBy, AlarmKind, Body, Reply, Revision};
 use tonic::{Request, Response, Status, async_trait};
 
-use super::{Api, Responses, encode, hash, snapshot, status};
+use super::{Api, Responses, admission, encode, hash, snapshot, status};
 use crate::config::version;
 
 #[async_trait]
@@ -108,9 +108,11 @@ impl Maintenance for Api {
 
     async fn snapshot(
         &self,
-        _request: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Ok(Response::new(self.until_closed(snapshot::stream(self))))
+        let pieces = snapshot::stream(self);
+        let needs_leader = admission::needs_leader(request.metadata().as_ref());
+        Ok(Response::new(self.until_over(pieces, needs_leader)))
     }
 
     async fn move_leader(
@@ -122,9 +124,10 @@ impl Maintenance for Api {
         if self.node.status().leader != Some(own) {
             return Err(Status::failed_precondition("etcdserver: not leader"));
         }
-        let header = Some(self.header(Revision::ZERO));
+        // Without a header, as from etcd.
+        let done = Response::new(MoveLeaderResponse { header: None });
         if target == own {
-            return Ok(Response::new(MoveLeaderResponse { header }));
+            return Ok(done);
         }
         let is_voter = self.node.machine().store().voters().any(|id| id == target);
         if !is_voter {
@@ -137,7 +140,7 @@ impl Maintenance for Api {
                 "etcdserver: request timed out, leader transfer took too long",
             ));
         }
-        Ok(Response::new(MoveLeaderResponse { header }))
+        Ok(done)
     }
 
     /// No older program can read what this one writes, so no target is valid.

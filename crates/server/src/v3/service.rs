@@ -85,7 +85,9 @@ impl Services {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        if let Err(status) = admission::check(request.headers(), &self.api.node) {
+        if let Err(status) =
+            admission::check(request.uri().path(), request.headers(), &self.api.node)
+        {
             return status.into_http();
         }
         let api = &self.api;

@@ -78,27 +78,24 @@ pub(super) fn refused(refusal: &Refusal) -> Status {
 
 /// Nobody's doing; the request was not done, or it is unknown whether it was.
 pub(super) fn unavailable(error: &Unavailable) -> Status {
-    match error {
+    let code = match error {
+        Unavailable::NotDone(NotDone::NotEnoughStarted) => Code::Unknown,
+        Unavailable::NotDone(NotDone::LearnerNotReady) => Code::FailedPrecondition,
         // etcd declares this code and by an accident sends Unknown.
-        Unavailable::TooManyRequests => Status::resource_exhausted("etcdserver: too many requests"),
-        Unavailable::NoLeader => no_leader(),
-        Unavailable::NotDone(why) => not_done(*why),
-        Unavailable::TimedOut => Status::unavailable("etcdserver: request timed out"),
-        Unavailable::Stopped => Status::unavailable("etcdserver: server stopped"),
-    }
+        Unavailable::TooManyRequests | Unavailable::NotDone(NotDone::TooMany) => {
+            Code::ResourceExhausted
+        }
+        Unavailable::NoLeader
+        | Unavailable::NotDone(NotDone::LeaderChanged | NotDone::Unhealthy)
+        | Unavailable::TimedOut(_)
+        | Unavailable::Stopped => Code::Unavailable,
+    };
+    Status::new(code, format!("etcdserver: {error}"))
 }
 
-/// The leader did not let it into the log.
-fn not_done(why: NotDone) -> Status {
-    match why {
-        NotDone::LeaderChanged => Status::unavailable("etcdserver: leader changed"),
-        NotDone::TooMany => Status::resource_exhausted("etcdserver: too many requests"),
-        NotDone::Unhealthy => Status::unavailable("etcdserver: unhealthy cluster"),
-        NotDone::NotEnoughStarted => Status::unknown(NOT_ENOUGH_STARTED),
-        NotDone::LearnerNotReady => Status::failed_precondition(
-            "etcdserver: can only promote a learner member which is in sync with leader",
-        ),
-    }
+/// A call that a learner does not answer.
+pub(super) fn not_for_learner() -> Status {
+    Status::failed_precondition("etcdserver: rpc not supported for learner")
 }
 
 /// A request that did not arrive whole; nothing was done.
@@ -128,7 +125,7 @@ pub(super) fn read(error: &ReadError) -> Status {
 
 /// A call that needs a leader, and there is none.
 pub(super) fn no_leader() -> Status {
-    Status::unavailable(NO_LEADER)
+    unavailable(&Unavailable::NoLeader)
 }
 
 /// Metadata `client-api-version` that is no text.

@@ -89,17 +89,28 @@ impl Member {
 
     /// Sends `METHOD TARGET` to the client port.
     pub(crate) async fn ask(&self, request: &str) -> Answer {
-        ask(self.client, request, "").await
+        ask(self.client, request, "", "").await
     }
 
     /// The same with a body.
     pub(crate) async fn send(&self, request: &str, body: &str) -> Answer {
-        ask(self.client, request, body).await
+        ask(self.client, request, "", body).await
+    }
+
+    /// The same with a body that is said to be JSON.
+    pub(crate) async fn send_json(&self, request: &str, body: &str) -> Answer {
+        ask(
+            self.client,
+            request,
+            "Content-Type: application/json\r\n",
+            body,
+        )
+        .await
     }
 
     /// Gets `target` from the metrics port.
     pub(crate) async fn ask_metrics(&self, target: &str) -> Answer {
-        ask(self.metrics, &format!("GET {target}"), "").await
+        ask(self.metrics, &format!("GET {target}"), "", "").await
     }
 
     /// `/metrics` of the metrics port.
@@ -123,6 +134,12 @@ impl Member {
         panic!("what was waited for did not come");
     }
 
+    /// Waits until the member ends by itself: why it did.
+    pub(crate) async fn ended(self) -> String {
+        let ended = self.serving.await.expect("no panic");
+        ended.expect_err("it gives a reason").to_string()
+    }
+
     /// Stops the member.
     pub(crate) async fn stop(self) {
         self.stop.send(()).expect("it runs");
@@ -140,11 +157,11 @@ impl Answer {
     }
 }
 
-async fn ask(address: SocketAddr, request: &str, body: &str) -> Answer {
+async fn ask(address: SocketAddr, request: &str, headers: &str, body: &str) -> Answer {
     let (method, target) = request.split_once(' ').expect("METHOD TARGET");
     let len = body.len();
     let text = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\
          Content-Length: {len}\r\n\r\n{body}"
     );
     let mut stream = TcpStream::connect(address).await.expect("it listens");

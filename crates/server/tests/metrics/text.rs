@@ -84,22 +84,35 @@ impl Scrape {
     fn check_histograms(&self) {
         let families = self.families.iter();
         for (name, _) in families.filter(|(_, kind)| *kind == "histogram") {
-            let bucket = format!("{name}_bucket");
-            let mut buckets: Vec<(f64, f64)> = self
+            let counts = format!("{name}_count");
+            let counts = self
                 .samples
                 .iter()
-                .filter(|((sample, _), _)| *sample == bucket)
-                .map(|((_, labels), count)| (number(&labels["le"]), *count))
-                .collect();
-            buckets.sort_by(|a, b| a.partial_cmp(b).expect("no NaN"));
-            assert!(
-                buckets.is_sorted_by_key(|(_, count)| *count),
-                "{name}: {buckets:?}"
-            );
-            let last = buckets.last().expect("a bucket");
-            let count = self.get(&format!("{name}_count"), &[]).expect("a count");
-            assert_eq!(*last, (f64::INFINITY, count), "{name}");
+                .filter(|((sample, _), _)| *sample == counts);
+            let counts: Vec<_> = counts.collect();
+            assert!(!counts.is_empty(), "{name} has a count");
+            for ((_, of), count) in counts {
+                self.check_buckets(name, of, *count);
+            }
         }
+    }
+
+    fn check_buckets(&self, name: &str, of: &Labels, count: f64) {
+        let bucket = format!("{name}_bucket");
+        let series = self.samples.iter().filter(|((sample, labels), _)| {
+            let mut others = labels.iter().filter(|(label, _)| *label != "le");
+            *sample == bucket && others.all(|(label, text)| of.get(label) == Some(text))
+        });
+        let mut buckets: Vec<(f64, f64)> = series
+            .map(|((_, labels), count)| (number(&labels["le"]), *count))
+            .collect();
+        buckets.sort_by(|a, b| a.partial_cmp(b).expect("no NaN"));
+        assert!(
+            buckets.is_sorted_by_key(|(_, count)| *count),
+            "{name}: {buckets:?}"
+        );
+        let last = buckets.last().expect("a bucket");
+        assert_eq!(*last, (f64::INFINITY, count), "{name}");
     }
 }
 
