@@ -72,10 +72,15 @@ impl Leadership {
 impl Node {
     /// Waits until there has been no leader for three election timeouts.
     pub(crate) fn leader_lost(&self) -> impl Future<Output = ()> + Send + 'static {
-        let mut is_lost = self.0.leadership.is_lost.subscribe();
+        let (node, mut is_lost) = (self.clone(), self.0.leadership.is_lost.subscribe());
         async move {
             // Without a sender the member is gone altogether.
-            let _ = is_lost.wait_for(|is_lost| *is_lost).await;
+            while is_lost.wait_for(|is_lost| *is_lost).await.is_ok() {
+                // One that was found since the driver's last look counts.
+                if node.status().leader.is_none() || is_lost.changed().await.is_err() {
+                    return;
+                }
+            }
         }
     }
 
