@@ -265,6 +265,7 @@ impl Driver {
         if notice.seats.is_some() {
             self.link();
             let removed = self.shared.machine().store().removed().clone();
+            Node(self.shared.clone()).end_connections(&removed);
             if removed.contains(&self.shared.member_id) && self.ends.is_none() {
                 // The others must hear that it is committed: without its vote they could not.
                 self.ends = Some(Instant::now() + LAST_WORDS);

@@ -1,6 +1,6 @@
 //! The node as other members know it: who it says it is, whom it lets in, what comes from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -220,6 +220,15 @@ impl Node {
         let count = known.connections.entry(member).or_default();
         *count += 1;
         *count
+    }
+
+    /// No connection of these members is listened to any more. One that was removed and did not hear of
+    /// it finds its connections ended, and is told when it comes again.
+    pub(super) fn end_connections(&self, removed: &BTreeSet<u64>) {
+        let mut known = self.0.peers.known();
+        for (member, count) in &mut known.connections {
+            *count += u64::from(removed.contains(member));
+        }
     }
 
     /// Whether it still is its newest.
