@@ -31,6 +31,13 @@ fn no_seed_of_a_lone_voter_with_a_learner_breaks_a_promise() {
 }
 
 #[test]
+fn no_seed_of_a_leader_that_is_stopped_and_cut_off_breaks_a_promise() {
+    for seed in 0..30 {
+        run(ClusterPlan::hunted(seed));
+    }
+}
+
+#[test]
 fn no_seed_of_restless_members_breaks_a_promise() {
     let changes: u64 = (0..40)
         .map(|seed| run(ClusterPlan::restless(seed)).changes)

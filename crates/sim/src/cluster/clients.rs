@@ -38,7 +38,8 @@ impl Cluster {
                 }
             }
             8..=9 => drop(self.ask_read(id)),
-            10..=11 => self.ask_renewal(),
+            // Seldom, so that some end.
+            10 if self.chance.one_in(3) => self.ask_renewal(),
             12 => {
                 let member = self.nodes[&id].member.as_ref().expect("it is awake");
                 self.ledger.check_reads(member, &mut self.chance);
@@ -154,7 +155,11 @@ impl Cluster {
         let members: Vec<u64> = self.ledger.store().members().keys().copied().collect();
         let first_newcomer = self.plan.members + 1;
         let joined = self.next_id - first_newcomer;
-        let (id, change) = match self.chance.below(5) {
+        let dice = match self.plan.learners_only {
+            true => 0,
+            false => self.chance.below(5),
+        };
+        let (id, change) = match dice {
             0 | 1 if joined < self.plan.newcomers => {
                 let id = self.next_id;
                 self.next_id += 1;

@@ -29,8 +29,10 @@ pub(crate) struct Node {
     pub(crate) starts_ms: u64,
     /// It stands still until then.
     pub(crate) paused_ms: u64,
-    /// Up to where it has applied, in any of its lives.
+    /// Up to where its process has applied.
     pub(crate) applied: u64,
+    /// Since when all voters know that it was removed.
+    pub(crate) known_ms: Option<u64>,
     /// The entry that removed it.
     pub(crate) removed_index: Option<u64>,
     /// It has no future: it was removed.
@@ -68,6 +70,7 @@ impl Node {
             starts_ms,
             paused_ms: 0,
             applied: 0,
+            known_ms: None,
             removed_index: None,
             is_gone: false,
             publishes_ms: None,
@@ -127,6 +130,7 @@ impl Node {
     /// Ends its process, and perhaps the power, and says when it comes back.
     pub(crate) fn end(&mut self, crash: Crash, starts_ms: u64) {
         self.member = None;
+        self.applied = 0;
         self.disk = self.disk.survivors(crash);
         self.starts_ms = starts_ms;
     }

@@ -22,6 +22,10 @@ pub struct ClusterPlan {
     pub calm: u64,
     /// One in so many chances somebody joins, gets a vote, or leaves.
     pub change_every: u64,
+    /// Whether whoever joins never gets a vote, and nobody leaves.
+    pub learners_only: bool,
+    /// Whether trouble is the leader's: it stops, or is cut off.
+    pub hunts_leader: bool,
     /// Whether clocks stop and run slowly.
     pub odd_clocks: bool,
 }
@@ -44,6 +48,8 @@ impl ClusterPlan {
             sizes,
             calm: *chance.pick(&[40, 80, 200, 0]),
             change_every: 30,
+            learners_only: false,
+            hunts_leader: false,
             odd_clocks: chance.one_in(2),
         }
     }
@@ -55,7 +61,23 @@ impl ClusterPlan {
             members: 1,
             newcomers: 1,
             calm: 12,
+            change_every: 2,
+            learners_only: true,
             trouble_ms: 20_000,
+            ..Self::draw(seed)
+        }
+    }
+
+    /// The leader is stopped for long, and cut off, again and again.
+    #[must_use]
+    pub fn hunted(seed: u64) -> Self {
+        Self {
+            members: 3,
+            newcomers: 0,
+            calm: 300,
+            hunts_leader: true,
+            trouble_ms: 30_000,
+            longest_delay_ms: 2,
             ..Self::draw(seed)
         }
     }

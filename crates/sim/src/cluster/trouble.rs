@@ -14,6 +14,9 @@ impl Cluster {
             Some(leader) => leader,
             None => *self.chance.pick(&ids),
         };
+        if self.plan.hunts_leader {
+            return self.hunt_leader();
+        }
         let is_up = self.nodes[&id].member.is_some();
         match self.chance.below(12) {
             0 if is_up => self.crash(id),
@@ -40,6 +43,23 @@ impl Cluster {
                 let (pair, now_ms) = ((id, other), self.now_ms);
                 self.network.break_one(pair, now_ms, &mut self.chance);
             }
+        }
+    }
+
+    /// It stops for long, or is cut off and does not know yet.
+    fn hunt_leader(&mut self) {
+        let Some(leader) = self.leader() else {
+            return self.network.heal();
+        };
+        if self.chance.one_in(2) {
+            let node = self.nodes.get_mut(&leader).expect("it leads");
+            node.paused_ms = self.now_ms + 2000 + self.chance.below(7000);
+            return;
+        }
+        let others = self.nodes.keys().filter(|id| **id != leader);
+        for other in others {
+            self.network.cut((leader, *other), false);
+            self.network.cut((*other, leader), false);
         }
     }
 
@@ -88,11 +108,18 @@ impl Cluster {
         let voters: Vec<u64> = self.ledger.store().voters().collect();
         let known = voters.iter().map(|id| self.nodes[id].applied);
         let known = known.min().unwrap_or(0);
-        let here = self.nodes.iter().filter(|(_, node)| {
-            let removed = node.removed_index;
-            !node.is_gone && removed.is_some_and(|index| index <= known)
-        });
-        for id in here.map(|(id, _)| *id).collect::<Vec<_>>() {
+        let mut here = Vec::new();
+        for (id, node) in &mut self.nodes {
+            let is_known = node.removed_index.is_some_and(|index| index <= known);
+            let since = node.known_ms.filter(|_| is_known);
+            node.known_ms = is_known.then_some(since.unwrap_or(self.now_ms));
+            // By then that it is committed is on their disks.
+            let long = node.known_ms.is_some_and(|ms| ms + 500 < self.now_ms);
+            if long && !node.is_gone {
+                here.push(*id);
+            }
+        }
+        for id in here {
             if self.chance.one_in(300) {
                 if self.nodes[&id].member.is_some() {
                     self.crash(id);
