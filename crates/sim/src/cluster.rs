@@ -137,7 +137,9 @@ impl Cluster {
         let first: Vec<_> = ids.iter().map(|id| first_member(*id)).collect();
         let node = |id: u64| {
             let first = first.clone();
-            (id, Node::new(Who { id, first }, plan.sizes.clone(), 0))
+            let mut node = Node::new(Who { id, first }, plan.sizes.clone(), 0);
+            node.disk_pace = plan.disk_pace;
+            (id, node)
         };
         let network = Network::new(plan.longest_delay_ms);
         Self {

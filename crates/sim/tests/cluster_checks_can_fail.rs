@@ -59,6 +59,12 @@ fn two_changes_of_the_members_in_flight() {
 }
 
 #[test]
+fn an_end_of_a_lease_that_the_leader_before_still_renewed() {
+    let fault = Fault::Replica(Planted::EndsAtOnce);
+    assert_noticed(ClusterPlan::hunted, fault, "P5");
+}
+
+#[test]
 fn a_disk_from_before_what_its_member_acknowledged() {
     let run = || rolled_back(ClusterPlan::draw(1));
     let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("the member stops");

@@ -22,6 +22,7 @@ pub(crate) struct Renewal {
 impl Cluster {
     pub(super) fn ask_something(&mut self) {
         self.publish();
+        self.ask_who_wakes();
         let awake = self.awake();
         if awake.is_empty() {
             return;
@@ -39,7 +40,7 @@ impl Cluster {
             }
             8..=9 => drop(self.ask_read(id)),
             // Seldom, so that some end.
-            10 if self.chance.one_in(3) => self.ask_renewal(),
+            10 if self.chance.one_in(3) || self.plan.hunts_leader => self.ask_renewal(),
             12 => {
                 let member = self.nodes[&id].member.as_ref().expect("it is awake");
                 self.ledger.check_reads(member, &mut self.chance);
@@ -83,6 +84,18 @@ impl Cluster {
         }
     }
 
+    /// Before anything else happens to it.
+    fn ask_who_wakes(&mut self) {
+        for id in self.awake() {
+            let node = self.nodes.get_mut(&id).expect("it is awake");
+            let has_slept = std::mem::take(&mut node.paused_ms) > 0;
+            for lease in (1..=5).filter(|_| has_slept) {
+                let asked_ms = self.now_ms;
+                self.renew_now(id, Renewal { lease, asked_ms });
+            }
+        }
+    }
+
     fn ask_read(&mut self, id: u64) -> Option<ReadKey> {
         let node = self.nodes.get_mut(&id)?;
         let member = node.member.as_mut()?;
@@ -114,7 +127,7 @@ impl Cluster {
         let (lease, asked_ms) = (1 + self.chance.below(5) as i64, self.now_ms);
         let renewal = Renewal { lease, asked_ms };
         // The server asks the leader alone; by a read it is confirmed as well.
-        if self.chance.one_in(2) {
+        if self.plan.hunts_leader || self.chance.one_in(2) {
             return self.renew_now(id, renewal);
         }
         if let Some(key) = self.ask_read(id) {

@@ -45,6 +45,8 @@ pub(crate) struct Network {
 struct Link {
     /// The lives of both ends, while a connection stands.
     lives: Option<(u64, u64)>,
+    /// The lives at the last attempt: a process that starts connects at once.
+    tried: Option<(u64, u64)>,
     /// When the next attempt to connect is made.
     retry_ms: u64,
     queue: VecDeque<(u64, Bytes)>,
@@ -137,7 +139,9 @@ impl Network {
                 let reached = false;
                 news.push(News::Reached { from, to, reached });
             }
-            if link.lives.is_none() && link.retry_ms <= now_ms {
+            let is_fresh = current.is_some() && link.tried != current;
+            if link.lives.is_none() && (link.retry_ms <= now_ms || is_fresh) {
+                link.tried = current;
                 if current.is_some() && !cut {
                     link.lives = current;
                     link.last_ms = now_ms;

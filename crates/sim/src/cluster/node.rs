@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) known_ms: Option<u64>,
     /// The entry that removed it.
     pub(crate) removed_index: Option<u64>,
+    /// How many times slower its disk is than others.
+    pub(crate) disk_pace: u64,
     /// It has no future: it was removed.
     pub(crate) is_gone: bool,
     /// When it tells the others again that it has started, until they know.
@@ -71,6 +73,7 @@ impl Node {
             paused_ms: 0,
             applied: 0,
             known_ms: None,
+            disk_pace: 1,
             removed_index: None,
             is_gone: false,
             publishes_ms: None,
@@ -169,7 +172,8 @@ impl Node {
         chance: &mut Chance,
         out: &mut Vec<Happened>,
     ) -> Result<(), Down> {
-        if chance.one_in(3) || now_ms - self.last_disk_ms >= PATIENCE_MS {
+        let pace = self.disk_pace;
+        if chance.one_in(3 * pace) || now_ms - self.last_disk_ms >= PATIENCE_MS * pace {
             self.run_disk(now_ms)?;
         }
         let (prepare, walk) = (chance.one_in(4), chance.below(3));

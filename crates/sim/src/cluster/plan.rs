@@ -26,6 +26,8 @@ pub struct ClusterPlan {
     pub learners_only: bool,
     /// Whether trouble is the leader's: it stops, or is cut off.
     pub hunts_leader: bool,
+    /// How many times slower the disks of the first members are than usual.
+    pub disk_pace: u64,
     /// Whether clocks stop and run slowly.
     pub odd_clocks: bool,
 }
@@ -50,6 +52,7 @@ impl ClusterPlan {
             change_every: 30,
             learners_only: false,
             hunts_leader: false,
+            disk_pace: 1,
             odd_clocks: chance.one_in(2),
         }
     }
@@ -63,6 +66,8 @@ impl ClusterPlan {
             calm: 12,
             change_every: 2,
             learners_only: true,
+            disk_pace: 12,
+            longest_delay_ms: 2,
             trouble_ms: 20_000,
             ..Self::draw(seed)
         }
@@ -74,9 +79,9 @@ impl ClusterPlan {
         Self {
             members: 3,
             newcomers: 0,
-            calm: 300,
+            calm: 700,
             hunts_leader: true,
-            trouble_ms: 30_000,
+            trouble_ms: 40_000,
             longest_delay_ms: 2,
             ..Self::draw(seed)
         }
