@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 use quorate_replica::{Committed, Input};
 use quorate_store::command::{Body, Draft};
-use quorate_store::{Command, MemberChange};
+use quorate_store::{AlarmBy, Command, MemberChange};
 
 pub use plan::ClusterPlan;
 
@@ -361,6 +361,9 @@ impl Cluster {
             }
             MemberChange::Remove => {
                 self.seen.changes += 1;
+                // What it has raised for itself leaves with it; the model knows no members.
+                let alarms = &mut self.ledger.model.alarms;
+                alarms.retain(|alarm, by| alarm.member != *id || *by == AlarmBy::Client);
                 if let Some(node) = self.nodes.get_mut(id) {
                     node.removed_index = Some(new.index);
                 }

@@ -66,10 +66,17 @@ fn an_end_of_a_lease_that_the_leader_before_still_renewed() {
 
 #[test]
 fn a_disk_from_before_what_its_member_acknowledged() {
-    let run = || rolled_back(ClusterPlan::draw(1));
-    let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("the member stops");
-    let text = panic.downcast_ref::<String>().expect("it says why");
-    assert!(text.contains("its data directory is older"), "{text}");
+    // Only if the leader still knows what was acknowledged to it is there something to notice.
+    let noticed = (0..20).any(|seed| {
+        let run = || rolled_back(ClusterPlan::draw(seed));
+        let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else {
+            return false;
+        };
+        let text = panic.downcast_ref::<String>().expect("it says why");
+        assert!(text.contains("its data directory is older"), "{text}");
+        true
+    });
+    assert!(noticed, "no member of 20 stops");
 }
 
 #[test]

@@ -12,37 +12,37 @@ fn run(plan: ClusterPlan) -> ClusterSeen {
 #[test]
 fn no_seed_breaks_a_promise() {
     let (mut installed, mut changes, mut not_done) = (0, 0, 0);
-    for seed in 0..120 {
+    for seed in 0..40 {
         let seen = run(ClusterPlan::draw(seed));
         installed += seen.installed;
         changes += seen.changes;
         not_done += seen.not_done;
     }
-    assert!(installed > 50, "states are sent: {installed}");
-    assert!(changes > 50, "members change: {changes}");
-    assert!(not_done > 50, "requests are refused: {not_done}");
+    assert!(installed > 15, "states are sent: {installed}");
+    assert!(changes > 15, "members change: {changes}");
+    assert!(not_done > 15, "requests are refused: {not_done}");
 }
 
 #[test]
 fn no_seed_of_a_lone_voter_with_a_learner_breaks_a_promise() {
-    for seed in 0..40 {
+    for seed in 0..20 {
         run(ClusterPlan::lone_voter(seed));
     }
 }
 
 #[test]
 fn no_seed_of_a_leader_that_is_stopped_and_cut_off_breaks_a_promise() {
-    for seed in 0..30 {
+    for seed in 0..12 {
         run(ClusterPlan::hunted(seed));
     }
 }
 
 #[test]
 fn no_seed_of_restless_members_breaks_a_promise() {
-    let changes: u64 = (0..40)
+    let changes: u64 = (0..15)
         .map(|seed| run(ClusterPlan::restless(seed)).changes)
         .sum();
-    assert!(changes > 200, "members change: {changes}");
+    assert!(changes > 75, "members change: {changes}");
 }
 
 #[test]

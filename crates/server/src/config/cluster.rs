@@ -67,7 +67,7 @@ pub fn peer_urls_text(members: &PeerUrls) -> String {
 pub(super) fn discovery_url(text: &str) -> Result<String, String> {
     let good = text.parse::<Uri>().is_ok_and(|uri| {
         let has_scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        has_scheme && uri.query().is_none() && uri.path().trim_matches('/') != ""
+        has_scheme && uri.query().is_none() && !uri.path().trim_matches('/').is_empty()
     });
     match good {
         true => Ok(text.to_owned()),

@@ -211,7 +211,7 @@ fn take(
     let mut next = || {
         let next = tokio::time::timeout(STALL, frames.next());
         Handle::current()
-            .block_on(async { next.await })
+            .block_on(next)
             .map_err(|_| Broken::Stalled)?
             .map_err(Broken::Io)
     };
