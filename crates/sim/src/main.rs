@@ -80,7 +80,7 @@ fn run(seed: u64, steps: bool) {
 fn run_cluster(seed: u64, steps: bool) {
     let trace = if steps { Trace::Printed } else { Trace::Silent };
     let plan = match seed % 5 {
-        2 if seed % 2 == 0 => ClusterPlan::hunted(seed),
+        2 if seed.is_multiple_of(2) => ClusterPlan::hunted(seed),
         3 => ClusterPlan::lone_voter(seed),
         4 => ClusterPlan::restless(seed),
         _ => ClusterPlan::draw(seed),
