@@ -18,7 +18,7 @@ use quorate_store::{ClusterTime, Command, MemberChange, Role};
 use crate::Halt;
 use crate::agreement::Agreement;
 use crate::clocks::{ClusterClock, LeaseClocks, Monotonic, Now};
-use crate::conf::{Seat, Situation};
+use crate::conf::{Seat, Situation, quorum};
 use crate::core::{Core, Dropped, Outgoing, PeerProgress};
 use crate::frame::{Frame, finish_raft};
 use crate::machine::{LeaseEvent, Notice};
@@ -408,10 +408,21 @@ impl Replica {
     }
 
     /// Whether this member leads and may act by its clocks between two ticks: it has not slept since
-    /// the last. For two election timeouts the next leader bears with what it does by this alone.
+    /// the last, and has heard of a majority within an election timeout, though of what they sent up to
+    /// another one before, if it slept often and shortly. For two election timeouts the next leader
+    /// bears with what it does by this alone.
     pub fn leads_at(&self, now: Now) -> bool {
         let since = now.monotonic.0.saturating_sub(self.last_tick);
-        self.leads() && since <= self.election_ms
+        self.leads() && since <= self.election_ms && self.hears_majority(now)
+    }
+
+    fn hears_majority(&self, now: Now) -> bool {
+        let voters = self.seats.iter().filter(|seat| seat.role == Role::Voter);
+        let (heard, count) = voters.fold((0, 0), |(heard, count), seat| {
+            let is_heard = seat.id == self.member || self.hears(now, seat.id);
+            (heard + usize::from(is_heard), count + 1)
+        });
+        heard >= quorum(count)
     }
 
     /// Whether a linearizable read needs no round: nobody else can lead, so everything that was
