@@ -9,7 +9,7 @@ use quorate_log::{
     CheckpointReader, CheckpointWriter, Config, Corrupt, DirectoryId, Disk, Entry, EntryAt,
     HardState, Journal, LogError, Position, Recovered, newest_checkpoint,
 };
-use quorate_store::{Loader, Member, Values};
+use quorate_store::{Body, Command, Loader, Member, Values};
 
 use crate::Halt;
 use crate::clocks::Now;
@@ -225,13 +225,19 @@ impl<D> Opened<D> {
         CheckpointSchedule::new(least_growth, newest, self.position.clone(), replayed)
     }
 
-    /// The same for a member that is to go on alone, whatever its state says: what is not known to be
-    /// committed is let go, for it could bring the others back. [`MemberChange::Alone`] must be the
-    /// first thing that it proposes.
+    /// The same for a member that is to go on alone, whatever its state says. What is not known to be
+    /// committed may have been, and is kept, up to a change of the members: that could bring the others
+    /// back. [`MemberChange::Alone`] must be the first thing that it proposes.
     ///
     /// [`MemberChange::Alone`]: quorate_store::MemberChange::Alone
     pub fn boot_alone(&mut self, settings: Settings) -> Boot {
-        self.recovered.entries.clear();
+        let is_kept = |(entry, _): &(Entry, EntryAt)| {
+            let command = Command::decode(&entry.data);
+            !command.is_ok_and(|command| matches!(command.body, Body::Member { .. }))
+        };
+        let entries = &mut self.recovered.entries;
+        let kept = entries.iter().take_while(|entry| is_kept(entry)).count();
+        entries.truncate(kept);
         let mut boot = self.boot(settings);
         (boot.voters, boot.learners) = (vec![settings.member], Vec::new());
         boot
