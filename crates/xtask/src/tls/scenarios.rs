@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -389,7 +389,12 @@ pub(super) fn wrong_port(bench: &Bench<'_>) -> Result<()> {
         let sentence = "Client sent an HTTP request to an HTTPS server.\n400";
         ensure!(answer == sentence, "{answer}");
     }
-    ensure!(server.connections("not_tls")? == 2);
+    // Counted after the answer.
+    let counted = Instant::now() + Duration::from_secs(10);
+    while server.connections("not_tls")? != 2 {
+        ensure!(Instant::now() < counted, "not counted");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let url = format!("https://127.0.0.1:{}/metrics", server.metrics);
     curl_refused(&["-k", &url])?;
     ensure!(server.connections("unexpected")? == 1);
