@@ -125,11 +125,8 @@ impl Node {
             }
             tokio::time::sleep(pause).await;
             // It may be this member by now.
-            if self.0.replica().leads() {
-                return Ok(match kind {
-                    RENEW => encode_renewed(self.renew_here(lease).unwrap_or_default()),
-                    _ => encode_left(self.lease_left_here(lease).unwrap_or_default()),
-                });
+            if let Some(answer) = self.answer_here(kind, lease) {
+                return Ok(answer);
             }
         }
     }
@@ -155,6 +152,15 @@ impl Node {
         tokio::time::timeout_at(soon, answered).await.ok()?.ok()
     }
 
+    /// The answer to a question; none if this member does not lead, or does not know it.
+    fn answer_here(&self, kind: u8, lease: i64) -> Option<Bytes> {
+        match kind {
+            RENEW => self.renew_here(lease).map(encode_renewed),
+            LEFT => self.lease_left_here(lease).map(encode_left),
+            _ => None,
+        }
+    }
+
     /// Answers a member that believes that this one leads; with nothing if it does not.
     pub(super) fn answer_ask(&self, member: u64, frame: Bytes) {
         let mut read = Read::new(frame);
@@ -162,11 +168,7 @@ impl Node {
         let Ok((number, kind, lease)) = asked else {
             return;
         };
-        let answer = match kind {
-            RENEW => self.renew_here(lease).map(encode_renewed),
-            LEFT => self.lease_left_here(lease).map(encode_left),
-            _ => None,
-        };
+        let answer = self.answer_here(kind, lease);
         let mut frame = Vec::new();
         frame.u64(number);
         frame.extend_from_slice(&answer.unwrap_or_default());

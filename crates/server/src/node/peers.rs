@@ -253,18 +253,15 @@ impl Node {
         self.0.wake.notify_one();
     }
 
-    /// Whether a state may be received now: one at a time.
-    pub(crate) fn begin_receiving(&self) -> bool {
-        !std::mem::replace(&mut self.0.peers.known().is_receiving, true)
+    /// The turn to receive a state, until it is dropped: one at a time.
+    pub(crate) fn begin_receiving(&self) -> Option<ReceivingTurn<'_>> {
+        let was_receiving = std::mem::replace(&mut self.0.peers.known().is_receiving, true);
+        (!was_receiving).then_some(ReceivingTurn(self))
     }
 
     /// Whether one is being received.
     pub(crate) fn is_receiving(&self) -> bool {
         self.0.is_receiving()
-    }
-
-    pub(crate) fn end_receiving(&self) {
-        self.0.peers.known().is_receiving = false;
     }
 
     /// Whether the log here has this entry already, so that a state that ends with it is of no use.
@@ -277,6 +274,15 @@ impl Node {
         let mover = self.0.peers.mover.get()?;
         let _moving = self.0.moving();
         mover.copy(moved).recv().ok()
+    }
+}
+
+/// A state is being received.
+pub(crate) struct ReceivingTurn<'a>(&'a Node);
+
+impl Drop for ReceivingTurn<'_> {
+    fn drop(&mut self) {
+        self.0.0.peers.known().is_receiving = false;
     }
 }
 

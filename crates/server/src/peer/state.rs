@@ -172,9 +172,15 @@ fn walk(node: &Node, member: u64, sender: &mpsc::Sender<Bytes>) -> Result<(), Br
 pub(super) async fn receive(node: &Node, member: u64, connected: Connected) {
     let peer = format!("{member:x}");
     let (read, mut write) = tokio::io::split(connected);
-    let receiving = node.clone();
-    let from = peer.clone();
-    let taken = tokio::task::spawn_blocking(move || take(&receiving, &from, read)).await;
+    let (receiving, from) = (node.clone(), peer.clone());
+    // Until the state is in place.
+    let turn = node.begin_receiving();
+    let taken = match &turn {
+        Some(_) => tokio::task::spawn_blocking(move || take(&receiving, &from, read)).await,
+        None => Ok(Err(Broken::Refused(
+            "a state is being received already".into(),
+        ))),
+    };
     let taken = match taken {
         Ok(Ok(Some(machine))) => {
             let (answer, answered) = oneshot::channel();
@@ -185,7 +191,7 @@ pub(super) async fn receive(node: &Node, member: u64, connected: Connected) {
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the receiving thread panicked".to_owned()),
     };
-    node.end_receiving();
+    drop(turn);
     if let Err(error) = &taken {
         tracing::warn!(peer, error, "could not take the state that a member sent");
     }
@@ -203,9 +209,6 @@ fn take(
     peer: &str,
     read: impl AsyncRead + Unpin,
 ) -> Result<Option<quorate_replica::Machine>, Broken> {
-    if !node.begin_receiving() {
-        return Err(Broken::Refused("a state is being received already".into()));
-    }
     let garbled = |error: &dyn std::fmt::Display| Broken::Garbled(error.to_string());
     let mut frames = Frames::new(read);
     let mut next = || {
