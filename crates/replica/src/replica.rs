@@ -419,12 +419,13 @@ impl Replica {
     }
 
     fn hears_majority(&self, now: Now) -> bool {
+        let is_heard = |id: &u64| *id == self.member || self.hears(now, *id);
+        self.voters().filter(is_heard).count() >= quorum(self.voters().count())
+    }
+
+    fn voters(&self) -> impl Iterator<Item = u64> + '_ {
         let voters = self.seats.iter().filter(|seat| seat.role == Role::Voter);
-        let (heard, count) = voters.fold((0, 0), |(heard, count), seat| {
-            let is_heard = seat.id == self.member || self.hears(now, seat.id);
-            (heard + usize::from(is_heard), count + 1)
-        });
-        heard >= quorum(count)
+        voters.map(|seat| seat.id)
     }
 
     /// Whether a linearizable read needs no round: nobody else can lead, so everything that was
@@ -450,10 +451,7 @@ impl Replica {
 
     /// The voter that leadership is best handed to: who is heard of and furthest.
     pub fn successor(&self, now: Now) -> Option<u64> {
-        let is_voter = |id: u64| {
-            let mut seats = self.seats.iter();
-            seats.any(|seat| seat.id == id && seat.role == Role::Voter)
-        };
+        let is_voter = |id: u64| self.voters().any(|voter| voter == id);
         let progress = self.progress().into_iter();
         let able = progress.filter(|peer| is_voter(peer.member) && self.hears(now, peer.member));
         able.max_by_key(|peer| peer.matched).map(|peer| peer.member)
@@ -625,8 +623,7 @@ impl Replica {
             return Ok(());
         }
         self.next_comparison = now.monotonic.0 + self.election_ms;
-        let voters = self.seats.iter().filter(|seat| seat.role == Role::Voter);
-        let voters: Vec<u64> = voters.map(|seat| seat.id).collect();
+        let voters: Vec<u64> = self.voters().collect();
         if let Some((index, verdict)) = self.agreement.end(&voters) {
             for member in verdict.odd.iter().filter(|id| **id != self.member) {
                 let frame = Frame::Differs(index).encode();

@@ -332,9 +332,11 @@ impl Store {
             limit: new.limit,
         };
         if let Some(previous) = previous {
-            let limit = previous.limit.clone();
+            let (limit, digest) = (previous.limit.clone(), digest_of(key, previous));
+            self.digest = self.digest.wrapping_sub(digest);
             self.unlimit(key, &limit);
         }
+        self.digest = self.digest.wrapping_add(digest_of(key, &version));
         self.limit(key, &version.limit);
         self.push_file(key, version);
     }
@@ -345,6 +347,7 @@ impl Store {
         let previous = self.files.get(key).and_then(Chain::live);
         let previous = previous.expect("only what is alive is deleted");
         let (create, limit) = (previous.create, previous.limit.clone());
+        self.digest = self.digest.wrapping_sub(digest_of(key, previous));
         self.unlimit(key, &limit);
         let version = FileVersion {
             revision: writing.revision,
@@ -482,12 +485,6 @@ impl Store {
 
     pub(crate) fn push_file(&mut self, key: &Key, version: FileVersion) {
         self.count(key, &version);
-        if let Some(before) = self.files.get(key).and_then(Chain::live) {
-            self.digest = self.digest.wrapping_sub(digest_of(key, before));
-        }
-        if version.count > 0 {
-            self.digest = self.digest.wrapping_add(digest_of(key, &version));
-        }
         push(&mut self.files, key, version);
     }
 

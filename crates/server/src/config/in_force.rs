@@ -11,7 +11,8 @@ use super::flags::{Apply, Effect, Flag, Kind, boolean, choice, int, list, uint};
 use super::{AllowList, DEFAULT_PROGRESS_INTERVAL, LogFormat, LogLevel, LogOutput, Url, duration};
 use Kind::{Bool, Choice, Int, List, Text, Uint};
 
-const fn flag(
+/// A row of a flag that is in force.
+pub(super) const fn flag(
     name: &'static str,
     versions: &'static str,
     default: &'static str,

@@ -8,7 +8,8 @@
 use std::path::PathBuf;
 
 use super::draft::Draft;
-use super::flags::{Apply, Effect, Flag, Kind, boolean, list, uint};
+use super::flags::{Flag, Kind, boolean, list, uint};
+use super::in_force::flag;
 use super::{ListenUrl, Scheme, Url};
 use Kind::{Bool, List, Text, Uint};
 
@@ -78,24 +79,6 @@ impl Default for TlsChoice {
             max_version: TlsVersion::Tls13,
             self_signed_years: 1,
         }
-    }
-}
-
-const fn flag(
-    name: &'static str,
-    versions: &'static str,
-    default: &'static str,
-    kind: Kind,
-    doc: &'static str,
-    apply: Apply,
-) -> Flag {
-    Flag {
-        name,
-        versions,
-        default,
-        kind,
-        doc,
-        effect: Effect::InForce(apply),
     }
 }
 

@@ -89,9 +89,7 @@ impl State for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let shared = &self.node.0;
-        shared.machine_mut().end_walk();
-        shared.wake.notify_one();
+        self.node.end_walk();
     }
 }
 
